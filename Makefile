@@ -1,0 +1,52 @@
+# Thin: every target is one command that also works without make.
+PY := .venv/bin/python
+UV_VERSION := 0.13.8
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help init demo test check fix crds golden bench cluster lock
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+init: .venv/.ready ## make .venv with everything (once)
+
+.venv/.ready: requirements.lock pyproject.toml
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "slmpack needs Python 3.11 or newer as python3"; exit 1; }
+	@command -v uv >/dev/null || test -x .uv/bin/uv || { echo "installing uv $(UV_VERSION) into .uv"; python3 -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
+	@echo "installing the locked dependencies into .venv"
+	@UV=$$(command -v uv || echo .uv/bin/uv); $$UV venv --quiet --allow-existing .venv && $$UV pip sync --quiet --require-hashes requirements.lock && $$UV pip install --quiet --no-deps --no-build-isolation --editable . 2>/dev/null || $$UV pip install --quiet --no-deps --editable .
+	@touch $@
+
+demo: init ## a cluster without GPUs or Kubernetes, the operator, and the packing, live (ARGS=--help)
+	@$(PY) -m slmpack demo $(ARGS)
+
+test: init ## every test, the real control plane included
+	@$(PY) -m tests.support.control_plane build
+	@$(PY) -m pytest $(ARGS)
+
+check: init ## lint, types, imports, generated files in sync
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+	@$(PY) -m pytest -q tests/repo
+
+fix: init ## format and mend what the linter can
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+crds: init ## write crds/ from the models
+	@$(PY) -m slmpack.api.crd > crds/slmdeployments.slmpack.dev.yaml
+
+golden: init ## write the golden manifests anew
+	@$(PY) -m pytest -q tests/unit/render --update-golden
+
+bench: init ## print the benchmarks' figures
+	@$(PY) -m benchmarks $(ARGS)
+
+cluster: init ## the real control plane with GPU nodes; prints the export line (Ctrl-C ends it)
+	@$(PY) -m tests.support.cluster $(ARGS)
+
+lock: ## resolve the dependencies anew (hashes, no addresses)
+	@uv lock --quiet && uv export --quiet --frozen --all-groups --no-emit-project --no-annotate --no-header --format requirements-txt --output-file requirements.lock

@@ -1,0 +1,6 @@
+"""`python -m slmpack` is `slmpack`."""
+
+from slmpack.cli import main
+
+if __name__ == "__main__":
+    main()

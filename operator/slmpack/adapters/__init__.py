@@ -1,0 +1,1 @@
+"""I/O: each adapter translates foreign errors into the PortError tree once."""

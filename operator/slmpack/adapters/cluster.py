@@ -1,0 +1,184 @@
+"""The writes of a cycle: each is done only where it is ours to do, and its answer goes into the store at once.
+
+So the next cycle sees what this one wrote, whether or not the watch has told of it yet. A surprise (404, 409) or no
+answer at all makes the kind suspect: it is listed anew before the next plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from slmpack.adapters.observe import Observer
+from slmpack.adapters.resources import EVENTS, PODS, SLM_DEPLOYMENTS, Resource, resource_of
+from slmpack.adapters.views import controller_uid
+from slmpack.domain.snapshot import Key
+from slmpack.ports import Conflict, Forbidden, Invalid, Manifest, NotFound, PortError
+from slmpack.render.names import MANAGER
+
+__all__ = ["KubeCluster", "Writer"]
+
+APPLIED = "slmpack.dev/applied"
+"""Annotation: hash of the manifest that we applied, so that a field that we no longer set is noticed."""
+ENDED = "slmpack.dev/ended"
+"""Annotation: why a pod was ended."""
+
+
+class Writer(Protocol):
+    """The writes, and the one read, that this needs; `KubeClient` is one."""
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """One object."""
+        ...
+
+    async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """POST to a collection."""
+        ...
+
+    async def apply(self, path: str, body: dict[str, Any], *, field_manager: str, force: bool = True) -> dict[str, Any]:
+        """Server-side apply."""
+        ...
+
+    async def patch(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Merge patch."""
+        ...
+
+    async def delete(self, path: str, *, uid: str | None = None) -> None:
+        """DELETE with a uid precondition."""
+        ...
+
+
+class KubeCluster:
+    """`ports.Cluster` on an API server."""
+
+    def __init__(self, client: Writer, observer: Observer) -> None:
+        self._client = client
+        self._observer = observer
+
+    async def create(self, manifest: Manifest) -> None:
+        """POST; a name that our own owner has taken already is what we wanted."""
+        resource = resource_of(manifest["kind"])
+        meta = manifest["metadata"]
+        with self._watchful(resource):
+            try:
+                made = await self._client.create(resource.path(namespace=meta["namespace"]), dict(manifest))
+            except Conflict:
+                path = resource.path(namespace=meta["namespace"], name=meta["name"])
+                made = await self._client.get(path)
+                if controller_uid(made) != controller_uid(manifest):
+                    self._observer.put(resource, made)
+                    raise
+        self._observer.put(resource, made)
+
+    async def apply(self, manifest: Manifest) -> None:
+        """Server-side apply where the present object differs."""
+        resource = resource_of(manifest["kind"])
+        meta = manifest["metadata"]
+        wanted = _stamped(manifest)
+        present = self._observer.service(Key(meta["namespace"], meta["name"]))
+        if present is not None and _covers(present.manifest, wanted):
+            return
+        path = resource.path(namespace=meta["namespace"], name=meta["name"])
+        with self._watchful(resource):
+            uid = await self._own(path, owner=controller_uid(manifest))
+            if uid:
+                wanted = {**wanted, "metadata": {**wanted["metadata"], "uid": uid}}
+            made = await self._client.apply(path, wanted, field_manager=MANAGER)
+        self._observer.put(resource, made)
+
+    async def delete(self, *, kind: str, namespace: str, name: str, uid: str) -> None:
+        """DELETE this very object; already gone, or another of that name, is success."""
+        resource = resource_of(kind)
+        with self._watchful(resource):
+            try:
+                await self._client.delete(resource.path(namespace=namespace, name=name), uid=uid)
+            except (NotFound, Conflict):
+                self._observer.suspect(resource)
+                return
+        if resource is PODS:
+            self._observer.forget_pod(Key(namespace, name), uid=uid)
+
+    async def end_pod(self, *, namespace: str, name: str, uid: str, reason: str) -> None:
+        """An active deadline in the past: the kubelet fails the pod, and its log stays."""
+        body = {"metadata": {"uid": uid, "annotations": {ENDED: reason}}, "spec": {"activeDeadlineSeconds": 1}}
+        with self._watchful(PODS):
+            try:
+                ended = await self._client.patch(PODS.path(namespace=namespace, name=name), body)
+            except (NotFound, Conflict):
+                self._observer.suspect(PODS)
+                return
+        self._observer.put(PODS, ended)
+
+    async def apply_status(self, *, namespace: str, name: str, uid: str, status: Manifest) -> bool:
+        """Written only where it differs in more than the times of conditions."""
+        if _timeless(self._observer.status_of(Key(namespace, name))) == _timeless(status):
+            return False
+        body = {
+            "apiVersion": SLM_DEPLOYMENTS.api_version,
+            "kind": SLM_DEPLOYMENTS.kind,
+            "metadata": {"name": name, "namespace": namespace, "uid": uid},
+            "status": dict(status),
+        }
+        path = SLM_DEPLOYMENTS.path(namespace=namespace, name=name, subresource="status")
+        with self._watchful(SLM_DEPLOYMENTS):
+            written = await self._client.apply(path, body, field_manager=MANAGER)
+        self._observer.put(SLM_DEPLOYMENTS, written)
+        return True
+
+    async def post_event(self, event: Manifest) -> None:
+        """POST an Event."""
+        await self._client.create(EVENTS.path(namespace=event["metadata"]["namespace"]), dict(event))
+
+    async def _own(self, path: str, *, owner: str) -> str:
+        """The uid of the object at `path`, empty if there is none; Conflict if it is not controlled by `owner`."""
+        try:
+            present = await self._client.get(path)
+        except NotFound:
+            return ""
+        if controller_uid(present) != owner:
+            meta = present["metadata"]
+            raise Conflict(f"{present.get('kind', 'object')} {meta['name']!r} exists and is not ours", status=409)
+        return str(present["metadata"]["uid"])
+
+    @contextmanager
+    def _watchful(self, resource: Resource) -> Iterator[None]:
+        try:
+            yield
+        except (Forbidden, Invalid):
+            raise
+        except PortError:
+            self._observer.suspect(resource)
+            raise
+
+
+def _stamped(manifest: Manifest) -> dict[str, Any]:
+    text = json.dumps(manifest, sort_keys=True, default=dict)
+    meta = dict(manifest["metadata"])
+    meta["annotations"] = {**meta.get("annotations", {}), APPLIED: hashlib.sha256(text.encode()).hexdigest()[:12]}
+    return {**manifest, "metadata": meta}
+
+
+def _covers(present: object, wanted: object) -> bool:
+    """Whether everything that is wanted is there; what else there is, the API server or somebody else has set."""
+    match wanted:
+        case Mapping():
+            return isinstance(present, Mapping) and all(
+                key in present and _covers(present[key], value) for key, value in wanted.items()
+            )
+        case list() | tuple():
+            if not isinstance(present, list) or len(present) != len(wanted):
+                return False
+            return all(_covers(*pair) for pair in zip(present, wanted, strict=True))
+        case _:
+            return present == wanted
+
+
+def _timeless(status: Mapping[str, Any]) -> dict[str, Any]:
+    conditions = [
+        {key: value for key, value in condition.items() if key != "lastTransitionTime"}
+        for condition in status.get("conditions") or ()
+    ]
+    return {**status, "conditions": sorted(conditions, key=lambda condition: str(condition.get("type")))}

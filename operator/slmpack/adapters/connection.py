@@ -1,0 +1,68 @@
+"""Which API server to talk to, and as whom: read by the official client from a kubeconfig or the pod's account."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from slmpack.ports import Unavailable
+
+__all__ = ["Connection", "load_connection"]
+
+POOL_SIZE = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """A loaded configuration of the official client, plus what another client needs to log in the same way."""
+
+    configuration: Any
+    """kubernetes.aio.client.configuration.Configuration"""
+
+    @property
+    def server(self) -> str:
+        """The API server's address."""
+        return str(self.configuration.host)
+
+    async def authorization(self) -> tuple[str | None, str | None]:
+        """Scheme and token of the Authorization header, refreshed where the source allows; (None, None) without."""
+        header = await self.configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        if not header:
+            return None, None
+        scheme, _, token = str(header).strip().partition(" ")
+        return (scheme, token) if token else ("Bearer", scheme)
+
+
+async def load_connection(
+    *, kubeconfig: str | None = None, context: str | None = None, server: str | None = None
+) -> Connection:
+    """Read the configuration: the file given, else as kubectl does ($KUBECONFIG, ~/.kube/config, the pod's account).
+
+    `server` overrides the address; with nothing else to be found, it is used without credentials.
+    Raises Unavailable and says what was looked for.
+    """
+    configuration = Configuration()
+    configuration.connection_pool_maxsize = POOL_SIZE
+    try:
+        await _load(configuration, kubeconfig=kubeconfig, context=context)
+    except (ConfigException, OSError, ValueError) as error:
+        if server is None or kubeconfig is not None:
+            source = kubeconfig or "$KUBECONFIG, ~/.kube/config or a service account"
+            raise Unavailable(f"no cluster configuration from {source}: {error}") from error
+    if server is not None:
+        configuration.host = server.rstrip("/")
+    return Connection(configuration=configuration)
+
+
+async def _load(configuration: object, *, kubeconfig: str | None, context: str | None) -> None:
+    try:
+        await load_kube_config(
+            config_file=kubeconfig, context=context, client_configuration=configuration, persist_config=False
+        )
+    except ConfigException:
+        if kubeconfig is not None or context is not None:
+            raise
+        load_incluster_config(client_configuration=configuration)

@@ -1,0 +1,213 @@
+"""config.json of models on a Hugging Face Hub (or a mirror of one), fetched in the background and kept in memory.
+
+A lookup never blocks and never raises. What failed is tried again with back-off, by the lookups that come anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+
+import aiohttp
+
+from slmpack.adapters.clock import SystemClock
+from slmpack.adapters.tables import bundled_config
+from slmpack.domain.reasons import Reason
+from slmpack.domain.snapshot import ModelUnknown
+from slmpack.ports import Clock, ModelSource
+
+__all__ = ["BundledFirst", "HubModels", "HubSettings"]
+
+logger = logging.getLogger(__name__)
+
+SCHEME = "hf://"
+LARGEST_BYTES = 1024 * 1024
+"""A config.json has a few KiB."""
+LIMITS = aiohttp.ClientTimeout(total=30, sock_connect=5, sock_read=10)
+FIRST_RETRY_SECONDS = 5.0
+LAST_RETRY_SECONDS = 300.0
+CONCURRENT_FETCHES = 8
+
+Config = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubSettings:
+    """Where and as whom to fetch."""
+
+    endpoint: str = "https://huggingface.co"
+    token: str | None = None
+    offline: bool = False
+    """Answer from the cache folder only."""
+    cache: Path | None = None
+    """A folder that outlives the process; what cannot be written there is kept in memory only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Failure:
+    unknown: ModelUnknown
+    tries: int
+    retry_at: float
+
+
+class HubModels:
+    """`ports.ModelSource` for hf:// sources. `wake` is called whenever an answer has come."""
+
+    def __init__(
+        self, settings: HubSettings | None = None, *, wake: Callable[[], object], clock: Clock | None = None
+    ) -> None:
+        self._settings = settings or HubSettings()
+        self._wake = wake
+        self._clock = clock or SystemClock()
+        self._known: dict[tuple[str, str], Config] = {}
+        self._failed: dict[tuple[str, str], _Failure] = {}
+        self._fetches: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(CONCURRENT_FETCHES)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._fetches.values():
+            task.cancel()
+        await asyncio.gather(*self._fetches.values(), return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    def lookup(self, *, source: str, revision: str | None) -> Config | ModelUnknown:
+        """The config if it is here; else why not, and it is on its way where that can help."""
+        if not source.startswith(SCHEME):
+            message = f"the operator cannot read {source}; put the model's config.json into spec.model.config"
+            return ModelUnknown(reason=Reason.MODEL_UNAVAILABLE, message=message)
+        wanted = (source.removeprefix(SCHEME), revision or "main")
+        if wanted in self._known:
+            return self._known[wanted]
+        failure = self._failed.get(wanted)
+        if wanted not in self._fetches and (failure is None or self._clock.monotonic() >= failure.retry_at):
+            task = asyncio.create_task(self._fetch(*wanted), name=f"config of {wanted[0]}")
+            self._fetches[wanted] = task
+            task.add_done_callback(lambda _: self._fetches.pop(wanted, None))
+        if failure is not None:
+            return failure.unknown
+        return ModelUnknown(reason=Reason.MODEL_PENDING, message=f"config.json of {source} is being fetched")
+
+    async def _fetch(self, repo: str, revision: str) -> None:
+        async with self._slots:
+            cached = await asyncio.to_thread(self._read_cache, repo, revision)
+            found = await self._download(repo, revision) if cached is None else cached
+        wanted = (repo, revision)
+        if isinstance(found, ModelUnknown):
+            before = self._failed.get(wanted)
+            tries = before.tries + 1 if before else 1
+            pause = min(FIRST_RETRY_SECONDS * 2 ** min(tries - 1, 10), LAST_RETRY_SECONDS)
+            self._failed[wanted] = _Failure(unknown=found, tries=tries, retry_at=self._clock.monotonic() + pause)
+            logger.warning("%s", found.message)
+        else:
+            self._known[wanted] = found
+            self._failed.pop(wanted, None)
+        self._fetches.pop(wanted, None)
+        self._wake()
+
+    async def _download(self, repo: str, revision: str) -> Config | ModelUnknown:
+        if self._settings.offline:
+            return _unavailable(repo, "the operator is offline (HF_HUB_OFFLINE); put it into spec.model.config")
+        url = f"{self._settings.endpoint.rstrip('/')}/{quote(repo)}/resolve/{quote(revision, safe='')}/config.json"
+        try:
+            status, content = await self._get(url)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return _unavailable(repo, f"GET {url}: {str(error) or type(error).__name__}")
+        if status != HTTPStatus.OK:
+            return self._refused(repo, revision, url=url, status=status)
+        found = _parse(repo, content)
+        if not isinstance(found, ModelUnknown):
+            await asyncio.to_thread(self._write_cache, repo, revision, content)
+        return found
+
+    async def _get(self, url: str) -> tuple[int, bytes]:
+        """Status and at most one byte more than is accepted. A redirect to another host goes without the token."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=LIMITS, trust_env=True, headers={"User-Agent": "slmpack"})
+        token = self._settings.token
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with self._session.get(url, headers=headers) as response:
+            content = b""
+            async for chunk in response.content.iter_chunked(65536):
+                content += chunk
+                if len(content) > LARGEST_BYTES:
+                    break
+            return response.status, content
+
+    def _refused(self, repo: str, revision: str, *, url: str, status: int) -> ModelUnknown:
+        if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+            have = "its token has no access" if self._settings.token else "it has no token (HF_TOKEN)"
+            message = (
+                f"{SCHEME}{repo} is gated, private or does not exist: the operator got {status} from {url}, as {have}; "
+                "grant the access, or put the model's config.json into spec.model.config"
+            )
+            return ModelUnknown(reason=Reason.MODEL_GATED, message=message)
+        if status == HTTPStatus.NOT_FOUND:
+            message = f"{SCHEME}{repo} has no config.json at revision {revision!r} ({url}); check both names"
+            return ModelUnknown(reason=Reason.MODEL_NOT_FOUND, message=message)
+        return _unavailable(repo, f"GET {url} answered {status}")
+
+    def _cache_file(self, repo: str, revision: str) -> Path | None:
+        folder = self._settings.cache
+        return folder / quote(repo, safe="") / f"{quote(revision, safe='')}.json" if folder else None
+
+    def _read_cache(self, repo: str, revision: str) -> Config | None:
+        path = self._cache_file(repo, revision)
+        try:
+            found = _parse(repo, path.read_bytes()) if path else None
+        except OSError:
+            return None
+        return None if isinstance(found, ModelUnknown) else found
+
+    def _write_cache(self, repo: str, revision: str, content: bytes) -> None:
+        path = self._cache_file(repo, revision)
+        if path is None:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = path.with_suffix(".new")
+            fresh.write_bytes(content)
+            fresh.replace(path)
+        except OSError as error:
+            logger.warning("config.json of %s is not cached: %s", repo, error)
+
+
+class BundledFirst:
+    """`ports.ModelSource` that knows the models whose configs ship with slmpack, and asks another for the rest."""
+
+    def __init__(self, other: ModelSource) -> None:
+        self._other = other
+        self._bundled: dict[str, Config | None] = {}
+
+    def lookup(self, *, source: str, revision: str | None) -> Config | ModelUnknown:
+        """The bundled config where there is one."""
+        if source not in self._bundled:
+            self._bundled[source] = bundled_config(source.removeprefix(SCHEME))
+        return self._bundled[source] or self._other.lookup(source=source, revision=revision)
+
+
+def _parse(repo: str, content: bytes) -> Config | ModelUnknown:
+    if len(content) > LARGEST_BYTES:
+        return _unavailable(repo, f"it is larger than {LARGEST_BYTES} bytes, which no config.json is")
+    try:
+        config = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        return _unavailable(repo, f"it is not JSON: {error}")
+    if not isinstance(config, dict):
+        return _unavailable(repo, "it is not a JSON object")
+    return config
+
+
+def _unavailable(repo: str, why: str) -> ModelUnknown:
+    return ModelUnknown(reason=Reason.MODEL_UNAVAILABLE, message=f"config.json of {SCHEME}{repo}: {why}")

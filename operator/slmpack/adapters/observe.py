@@ -1,0 +1,247 @@
+"""The planner's snapshot: our own LIST of each kind, kept up to date by events and by our own writes (D1).
+
+A LIST is due at the start, every five minutes, at once after an API error or a surprise, and when the number of objects
+in the cluster is not the number we hold: a watch that lapsed (410) never tells of what was deleted meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from slmpack.adapters.records import (
+    DeploymentRecord,
+    PriorityRecord,
+    ServiceRecord,
+    read_deployment,
+    read_priority,
+    read_service,
+)
+from slmpack.adapters.resources import NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS, Resource
+from slmpack.adapters.selector import EVERYTHING, Selector
+from slmpack.adapters.store import KindStore
+from slmpack.adapters.views import node_view, pod_view
+from slmpack.api.translate import translate
+from slmpack.api.v1alpha1 import SLMDeployment
+from slmpack.domain.engine import EngineTable
+from slmpack.domain.model import ModelProfile, UnknownLayout, parse_model_config
+from slmpack.domain.reasons import Reason
+from slmpack.domain.snapshot import (
+    Demand,
+    DeploymentView,
+    Key,
+    ModelUnknown,
+    NodeView,
+    PodView,
+    Rejected,
+    Snapshot,
+)
+from slmpack.ports import Clock, ModelSource
+from slmpack.render.names import NAME_LABEL
+
+__all__ = ["Lister", "Observer", "Scope"]
+
+logger = logging.getLogger(__name__)
+
+RELIST_SECONDS = 300.0
+COUNT_SECONDS = 15.0
+
+
+class Lister(Protocol):
+    """The reads that observing needs; `KubeClient` is one."""
+
+    async def list(self, path: str, params: Mapping[str, str] | None = None) -> tuple[list[dict[str, Any]], str]:
+        """A whole collection and its resourceVersion."""
+        ...
+
+    async def count(self, path: str) -> int:
+        """How many objects a collection holds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What this operator looks after."""
+
+    namespace: str | None = None
+    """None: all."""
+    nodes: Selector = EVERYTHING
+
+
+@dataclass(slots=True, kw_only=True)
+class _Feed:
+    """One kind: where it is listed, and when that is due."""
+
+    path: str
+    store: KindStore[Any]
+    params: Mapping[str, str] | None = None
+    listed_at: float | None = None
+    counted_at: float = 0.0
+    suspect: bool = True
+    """LIST at once."""
+    uncounted: bool = False
+    """Count at once."""
+    counts: bool = field(default=True)
+    """Whether the API server can count it: not with a selector."""
+
+
+class Observer:
+    """The typed store of everything the planner reads."""
+
+    def __init__(
+        self, client: Lister, *, scope: Scope, models: ModelSource, engines: EngineTable, clock: Clock
+    ) -> None:
+        self._client = client
+        self._models = models
+        self._engines = engines
+        self._clock = clock
+        self._deployments: KindStore[DeploymentRecord] = KindStore(read_deployment)
+        self._pods: KindStore[PodView] = KindStore(pod_view)
+        self._nodes: KindStore[NodeView] = KindStore(lambda raw: _chosen(node_view(raw), scope.nodes))
+        self._services: KindStore[ServiceRecord] = KindStore(read_service)
+        self._priorities: KindStore[PriorityRecord] = KindStore(read_priority)
+        mine = scope.namespace
+        self._feeds = {
+            NODES: _Feed(path=NODES.path(), store=self._nodes),
+            PRIORITY_CLASSES: _Feed(path=PRIORITY_CLASSES.path(), store=self._priorities),
+            SLM_DEPLOYMENTS: _Feed(path=SLM_DEPLOYMENTS.path(namespace=mine), store=self._deployments),
+            SERVICES: _Feed(
+                path=SERVICES.path(namespace=mine),
+                store=self._services,
+                params={"labelSelector": NAME_LABEL},
+                counts=False,
+            ),
+            PODS: _Feed(path=PODS.path(), store=self._pods),
+        }
+        self._demands: dict[str, tuple[object, Demand | Rejected]] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every kind has been listed: no plan may be made before."""
+        return all(feed.store.listed for feed in self._feeds.values())
+
+    async def refresh(self) -> None:
+        """LIST whatever is due. Raises PortError; what could not be listed stays due."""
+        for feed in self._feeds.values():
+            if await self._is_due(feed):
+                await self._list(feed)
+
+    def handle(self, resource: Resource, kind: str | None, raw: Mapping[str, Any]) -> bool:
+        """Take in an event of a watch; True if the planner should look. `kind` is None for what a watch starts with."""
+        feed = self._feeds[resource]
+        if kind == "DELETED":
+            return feed.store.drop(raw)
+        changed = feed.store.put(raw)
+        if kind is None and feed.store.listed:
+            feed.uncounted = changed = True
+        return changed
+
+    def put(self, resource: Resource, raw: Mapping[str, Any]) -> None:
+        """Take in the answer to our own write."""
+        if resource in self._feeds:
+            self._feeds[resource].store.put(raw)
+
+    def forget_pod(self, key: Key, *, uid: str) -> None:
+        """Our own DELETE of a pod was accepted."""
+        self._pods.mark(key, uid=uid, change=lambda pod: replace(pod, deleting=True))
+
+    def suspect(self, resource: Resource | None = None) -> None:
+        """LIST a kind (or all of them) before the next plan: an API error or a surprise says that we are behind."""
+        for of, feed in self._feeds.items():
+            feed.suspect |= resource is None or of == resource
+
+    def service(self, key: Key) -> ServiceRecord | None:
+        """A Service with our label."""
+        return self._services.get(key)
+
+    def status_of(self, key: Key) -> Mapping[str, Any]:
+        """An SLMDeployment's status as the API server has it."""
+        record = self._deployments.get(key)
+        return record.status if record else {}
+
+    def snapshot(self) -> Snapshot:
+        """The world as we know it now."""
+        records = list(self._deployments.values())
+        alive = {record.uid for record in records}
+        self._demands = {uid: demand for uid, demand in self._demands.items() if uid in alive}
+        return Snapshot(
+            now=self._clock.now(),
+            deployments=tuple(self._view(record) for record in records),
+            nodes=tuple(self._nodes.values()),
+            pods=tuple(self._pods.values()),
+        )
+
+    async def _is_due(self, feed: _Feed) -> bool:
+        now = self._clock.monotonic()
+        if feed.suspect or feed.listed_at is None or now - feed.listed_at >= RELIST_SECONDS:
+            return True
+        if not feed.counts or not (feed.uncounted or now - feed.counted_at >= COUNT_SECONDS):
+            return False
+        feed.uncounted, feed.counted_at = False, now
+        there = await self._client.count(feed.path)
+        if there != len(feed.store):
+            logger.info("%s: the cluster has %d, we know %d: listing anew", feed.path, there, len(feed.store))
+        return there != len(feed.store)
+
+    async def _list(self, feed: _Feed) -> None:
+        feed.suspect = True
+        started = self._clock.monotonic()
+        items, version = await self._client.list(feed.path, feed.params)
+        if feed.store.replace(items, version=version):
+            feed.suspect, feed.listed_at, feed.counted_at = False, started, started
+        else:
+            logger.warning("%s: the list (%s) is older than one before; it is not used", feed.path, version)
+
+    def _view(self, record: DeploymentRecord) -> DeploymentView:
+        return DeploymentView(
+            key=record.key,
+            uid=record.uid,
+            generation=record.generation,
+            created=record.created,
+            deleting=record.deleting,
+            demand=self._demand(record),
+            conditions=record.conditions,
+        )
+
+    def _demand(self, record: DeploymentRecord) -> Demand | Rejected:
+        """Translated once for each change of the spec, the model or the priority."""
+        if not isinstance(record.parsed, SLMDeployment):
+            return Rejected(problems=record.parsed)
+        config = self._config(record.parsed)
+        priority = self._priority(record.parsed)
+        known = self._demands.get(record.uid)
+        made_from = (record.parsed, config, priority)
+        if known is not None and known[0] == made_from:
+            return known[1]
+        model = config if isinstance(config, ModelUnknown) else _profile(record.parsed, config)
+        demand = translate(record.parsed, model=model, priority=priority, engines=self._engines)
+        self._demands[record.uid] = (made_from, demand)
+        return demand
+
+    def _config(self, deployment: SLMDeployment) -> Mapping[str, object] | ModelUnknown:
+        model = deployment.spec.model
+        if model.config is not None:
+            return model.config
+        return self._models.lookup(source=model.source, revision=model.revision)
+
+    def _priority(self, deployment: SLMDeployment) -> int:
+        """A class that does not exist counts as 0: the API server will refuse the pod, and say so."""
+        name = deployment.spec.pod.priority_class_name
+        if name is not None:
+            found = self._priorities.get(Key("", name))
+            return found.value if found else 0
+        return next((priority.value for priority in self._priorities.values() if priority.is_default), 0)
+
+
+def _profile(deployment: SLMDeployment, config: Mapping[str, object]) -> ModelProfile | ModelUnknown:
+    dtype = deployment.spec.engine.args.get("dtype")
+    found = parse_model_config(config, dtype_override=dtype if isinstance(dtype, str) else None)
+    if isinstance(found, UnknownLayout):
+        return ModelUnknown(reason=Reason.UNKNOWN_LAYOUT, message=found.message)
+    return found
+
+
+def _chosen(node: NodeView | None, selector: Selector) -> NodeView | None:
+    return node if node is not None and selector.matches(node.labels) else None

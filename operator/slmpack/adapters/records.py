@@ -1,0 +1,102 @@
+"""An SLMDeployment, a Service and a PriorityClass as the store keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from slmpack.adapters.views import controller_uid
+from slmpack.api.parse import parse_metadata, parse_slmdeployment, parse_status
+from slmpack.api.status import SLMDeploymentStatus
+from slmpack.api.v1alpha1 import SLMDeployment
+from slmpack.domain.reasons import Problem
+from slmpack.domain.snapshot import Condition, Key
+
+__all__ = ["DeploymentRecord", "PriorityRecord", "ServiceRecord", "read_deployment", "read_priority", "read_service"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentRecord:
+    """An SLMDeployment, validated once per change. Two that differ in status alone are equal: we write that."""
+
+    key: Key
+    uid: str
+    generation: int
+    created: datetime
+    deleting: bool
+    parsed: SLMDeployment | tuple[Problem, ...]
+    status: Mapping[str, Any] = field(compare=False)
+    """As it stands in the API server."""
+    conditions: tuple[Condition, ...] = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceRecord:
+    """A Service with our label."""
+
+    key: Key
+    uid: str
+    controller_uid: str
+    manifest: Mapping[str, Any] = field(compare=False)
+    version: str
+    """resourceVersion: every change of it is of interest, as nobody but us should make one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorityRecord:
+    """A PriorityClass."""
+
+    name: str
+    value: int
+    is_default: bool
+
+
+def read_deployment(raw: Mapping[str, Any]) -> DeploymentRecord | None:
+    """None only for an object without readable metadata, which no API server serves."""
+    meta = parse_metadata(raw)
+    if meta is None:
+        return None
+    return DeploymentRecord(
+        key=Key(meta.namespace, meta.name),
+        uid=meta.uid,
+        generation=meta.generation,
+        created=meta.creation_timestamp or datetime.fromtimestamp(0, UTC),
+        deleting=meta.deletion_timestamp is not None,
+        parsed=parse_slmdeployment({key: value for key, value in raw.items() if key != "status"}),
+        status=raw.get("status") or {},
+        conditions=_conditions(parse_status(raw)),
+    )
+
+
+def read_service(raw: Mapping[str, Any]) -> ServiceRecord:
+    """Everything but managedFields."""
+    meta = {key: value for key, value in raw["metadata"].items() if key != "managedFields"}
+    return ServiceRecord(
+        key=Key(meta["namespace"], meta["name"]),
+        uid=meta.get("uid", ""),
+        controller_uid=controller_uid(raw, of_ours=True),
+        manifest={**raw, "metadata": meta},
+        version=str(meta.get("resourceVersion", "")),
+    )
+
+
+def read_priority(raw: Mapping[str, Any]) -> PriorityRecord:
+    """Name, value and whether pods without a class get it."""
+    is_default = raw.get("globalDefault") is True
+    return PriorityRecord(name=raw["metadata"]["name"], value=int(raw.get("value") or 0), is_default=is_default)
+
+
+def _conditions(status: SLMDeploymentStatus) -> tuple[Condition, ...]:
+    return tuple(
+        Condition(
+            type=condition.type,
+            status=condition.status,
+            reason=condition.reason,
+            message=condition.message,
+            observed_generation=condition.observed_generation,
+            last_transition=condition.last_transition_time,
+        )
+        for condition in status.conditions
+    )

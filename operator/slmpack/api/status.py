@@ -1,0 +1,143 @@
+"""The status of an SLMDeployment: written by the operator only, at the end of a cycle, and read back leniently."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, ConfigDict, Field
+
+from slmpack.api.base import ApiModel, Items
+from slmpack.api.rules import ListMap
+
+__all__ = [
+    "PLACEMENTS_MAX",
+    "UNPLACED_MAX",
+    "ConditionStatus",
+    "FootprintStatus",
+    "PlacementStatus",
+    "SLMDeploymentStatus",
+    "UnplacedStatus",
+]
+
+PLACEMENTS_MAX = 256
+"""Placements that status lists at most; the counts beside it always cover all of them."""
+UNPLACED_MAX = 16
+
+Short = Annotated[str, Field(max_length=253)]
+Message = Annotated[str, Field(max_length=32768)]
+
+
+class StatusModel(ApiModel):
+    """A part of status; what a newer operator wrote is ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class ConditionStatus(StatusModel):
+    """metav1.Condition."""
+
+    type: Annotated[str, Field(max_length=316)]
+    """Ready, Reconciling, Stalled, Accepted, Fits, Scaled or MemoryLimitEnforced."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    observed_generation: Annotated[int, Field(ge=0)] = 0
+    """metadata.generation that it was found for."""
+    last_transition_time: AwareDatetime
+    """When `status` last changed."""
+    reason: Annotated[str, Field(max_length=1024)]
+    """Why, as one CamelCase word for machines."""
+    message: Message
+    """Why, in a sentence for people."""
+
+
+class FootprintStatus(StatusModel):
+    """Device memory that one replica needs, in bytes, and how it is known."""
+
+    weights_bytes: int | None = None
+    """The model's weights."""
+    kv_bytes_per_token: int | None = None
+    """KV cache of one token."""
+    kv_bytes: int | None = None
+    """KV cache that the plan counts on."""
+    activation_bytes: int | None = None
+    """Peak of the activations."""
+    non_torch_bytes: int | None = None
+    """Memory outside PyTorch's allocator."""
+    cuda_graph_bytes: int | None = None
+    """Captured CUDA graphs."""
+    context_bytes: int | None = None
+    """The CUDA context, which lies outside vLLM's own budget."""
+    margin_bytes: int | None = None
+    """Kept free against what the estimate does not know."""
+    total_bytes: int | None = None
+    """All of it."""
+    basis: Short = ""
+    """measured, calibrated, modelled or assumed."""
+
+
+class PlacementStatus(StatusModel):
+    """Where one replica is."""
+
+    pod: Short
+    """Name of its pod."""
+    node: Short = ""
+    """Its node; which GPU of the node it got is the kubelet's choice."""
+    resource: Short = ""
+    """The extended resource that it asks for, for instance nvidia.com/mig-1g.10gb."""
+    share: Short = ""
+    """Its part of a GPU, for instance "MigSlice 1g.10gb"."""
+    ready: bool = False
+    """Whether it is Ready."""
+    reason: Short = ""
+    """Why it is not Ready."""
+
+
+class UnplacedStatus(StatusModel):
+    """Replicas without a place, for one reason."""
+
+    count: int
+    """How many."""
+    reason: Short
+    """Why, as one CamelCase word for machines."""
+    message: Message = ""
+    """Why, with the binding constraint and the nearest thing that would fit."""
+
+
+class SLMDeploymentStatus(StatusModel):
+    """What the operator found and did."""
+
+    observed_generation: int | None = None
+    """metadata.generation that this status was made for."""
+    ready: Short | None = None
+    """Ready and wanted replicas, for instance "2/3"."""
+    replicas: int | None = None
+    """Pods that exist and have not ended; what the scale subresource reports."""
+    ready_replicas: int | None = None
+    """Pods that are Ready."""
+    desired_replicas: int | None = None
+    """Replicas wanted now."""
+    updated_replicas: int | None = None
+    """Pods made from the present spec."""
+    outdated_replicas: int | None = None
+    """Pods made by an older version of the operator; they keep running."""
+    selector: Annotated[str, Field(max_length=512)] | None = None
+    """Label selector of the pods, for the scale subresource."""
+    per_gpu: Annotated[int | None, Field(alias="perGPU")] = None
+    """Replicas of this model that fit on one GPU of the kind in use."""
+    share: Short | None = None
+    """The replicas' part of a GPU, for instance "MigSlice 1g.10gb"."""
+    gpu: Short | None = None
+    """The GPU product in use."""
+    reason: Short | None = None
+    """Why not everything is Ready, as one CamelCase word."""
+    max_model_len: int | None = None
+    """Tokens per request in use."""
+    footprint: FootprintStatus | None = None
+    """Device memory that one replica needs."""
+    placements: Annotated[Items[PlacementStatus], Field(max_length=PLACEMENTS_MAX)] = ()
+    """Where the replicas are, at most 256 of them."""
+    unplaced: Annotated[Items[UnplacedStatus], Field(max_length=UNPLACED_MAX)] = ()
+    """Why replicas have no place."""
+    conditions: Annotated[Items[ConditionStatus], Field(max_length=16), ListMap(("type",))] = ()
+    """Conditions: Ready sums up; Accepted, Fits, Scaled and MemoryLimitEnforced say why; Reconciling and Stalled are
+    for tools."""

@@ -1,0 +1,112 @@
+"""From an accepted resource to the planner's Demand, or to every problem that a schema cannot see.
+
+The schema knows shapes; here the engine's version, flags and environment are judged by the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from slmpack.api.v1alpha1 import SLMDeployment, SLMDeploymentSpec
+from slmpack.domain.engine import ArgsResult, EngineProblem, EngineTable, EngineVersion, check_env, normalise_args
+from slmpack.domain.engine_version import parse_engine_version
+from slmpack.domain.model import ModelProfile
+from slmpack.domain.quantity import GIB, parse_bytes, parse_millicores
+from slmpack.domain.reasons import Problem, Reason
+from slmpack.domain.sharing import Mode
+from slmpack.domain.snapshot import Demand, ModelUnknown, Rejected, Toleration
+from slmpack.domain.spec_hash import spec_hash
+
+__all__ = ["DEFAULT_CPU_MILLICORES", "DEFAULT_MEMORY_BYTES", "translate"]
+
+DEFAULT_CPU_MILLICORES = 1500
+"""A V1 engine keeps 0.9 to 1.4 cores busy (architecture D6a)."""
+DEFAULT_MEMORY_BYTES = 4 * GIB
+"""Resident memory of a vLLM server's processes without its weights was 3.05 GB (facts-vllm.md D)."""
+
+
+def translate(
+    resource: SLMDeployment, *, model: ModelProfile | ModelUnknown, priority: int, engines: EngineTable
+) -> Demand | Rejected:
+    """The demand, or all problems at once. `priority` is the value of the pod's PriorityClass."""
+    spec = resource.spec
+    version = parse_engine_version(spec.engine.image, spec.engine.version)
+    if isinstance(version, EngineProblem):
+        return Rejected(problems=(_unsupported(version), *_env_problems(spec)))
+    args = normalise_args(spec.engine.args, version, engines)
+    problems = (*(_invalid(p) for p in args.problems), *_args_conflicts(args), *_env_problems(spec))
+    if problems:
+        return Rejected(problems=problems)
+    return _demand(resource, version, args.args, model=model, priority=priority)
+
+
+def _demand(
+    resource: SLMDeployment,
+    version: EngineVersion,
+    args: tuple[tuple[str, str | None], ...],
+    *,
+    model: ModelProfile | ModelUnknown,
+    priority: int,
+) -> Demand:
+    spec = resource.spec
+    template: dict[str, Any] = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return Demand(
+        replicas=spec.replicas,
+        spec_hash=spec_hash(template),
+        model_source=spec.model.source,
+        model=model,
+        engine_version=version,
+        engine_image=spec.engine.image,
+        engine_args=args,
+        max_model_len=spec.engine.max_model_len,
+        startup_budget=timedelta(seconds=spec.engine.startup_timeout_seconds),
+        mode=Mode(spec.sharing.mode),
+        max_per_gpu=spec.sharing.max_per_gpu,
+        gpu_products=frozenset(product.replace(" ", "-") for product in spec.sharing.gpu_products),
+        tolerations=tuple(
+            Toleration(key=t.key, operator=t.operator, value=t.value, effect=t.effect or "")
+            for t in spec.sharing.tolerations
+        ),
+        node_selector=spec.pod.node_selector,
+        cpu_millicores=_requested(spec, "cpu", DEFAULT_CPU_MILLICORES),
+        memory_bytes=_requested(spec, "memory", DEFAULT_MEMORY_BYTES),
+        priority=priority,
+        template=template,
+    )
+
+
+def _requested(spec: SLMDeploymentSpec, name: str, default: int) -> int:
+    """What the scheduler will count: the request, else the limit (as the API server defaults it), else ours."""
+    resources = spec.pod.resources
+    for amounts in (resources.requests, resources.limits):
+        if name in amounts:
+            return _parse(name, amounts)
+    return default
+
+
+def _parse(name: str, amounts: Mapping[str, int | str]) -> int:
+    return parse_millicores(amounts[name]) if name == "cpu" else parse_bytes(amounts[name])
+
+
+def _args_conflicts(args: ArgsResult) -> tuple[Problem, ...]:
+    """Pairs of flags that vLLM refuses together."""
+    given = dict(args.args)
+    batched, seqs = given.get("--max-num-batched-tokens"), given.get("--max-num-seqs")
+    if batched and seqs and int(batched) < int(seqs):
+        message = f"max-num-batched-tokens is {batched}, less than max-num-seqs {seqs}; vLLM needs at least as many"
+        return (Problem(reason=Reason.INVALID_SPEC, field="spec.engine.args[max-num-batched-tokens]", message=message),)
+    return ()
+
+
+def _env_problems(spec: SLMDeploymentSpec) -> tuple[Problem, ...]:
+    return tuple(_invalid(problem) for problem in check_env(env.name for env in spec.pod.env))
+
+
+def _invalid(problem: EngineProblem) -> Problem:
+    return Problem(reason=Reason.INVALID_SPEC, field=problem.field, message=f"{problem.field}: {problem.message}")
+
+
+def _unsupported(problem: EngineProblem) -> Problem:
+    return Problem(reason=Reason.UNSUPPORTED_ENGINE, field=problem.field, message=f"{problem.field}: {problem.message}")

@@ -1,0 +1,232 @@
+"""The composition root: what is made of what, in which order it starts, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+import kopf
+
+from slmpack.adapters.clock import SystemClock
+from slmpack.adapters.cluster import KubeCluster
+from slmpack.adapters.connection import load_connection
+from slmpack.adapters.health import HealthServer
+from slmpack.adapters.hub import BundledFirst, HubModels
+from slmpack.adapters.kube import KubeClient
+from slmpack.adapters.lease import LeaseLock
+from slmpack.adapters.observe import Observer, Scope
+from slmpack.adapters.preflight import check_access
+from slmpack.adapters.resources import NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS, Resource
+from slmpack.adapters.tables import load_engine_table, load_gpu_catalogue
+from slmpack.adapters.telemetry import PrometheusTelemetry
+from slmpack.config import OperatorConfig
+from slmpack.controller.execute import Executor
+from slmpack.controller.handlers import Kind, Watches
+from slmpack.controller.loop import Pace, Parts, PlannerLoop, Wake
+from slmpack.controller.report import Reporter
+from slmpack.domain.snapshot import Policy
+from slmpack.ports import PortError
+from slmpack.render.names import NAME_LABEL
+
+__all__ = ["default_policy", "run", "serve"]
+
+logger = logging.getLogger(__name__)
+
+LAST_WRITE_SECONDS = 2.0
+RELEASE_SECONDS = 1.0
+WATCHES_SECONDS = 1.5
+"""Together they stay under the five seconds in which SIGTERM must end the process."""
+ASK_AGAIN_SECONDS = 5.0
+
+
+def run(config: OperatorConfig, *, policy: Policy | None = None) -> int:
+    """Run the operator until SIGTERM or SIGINT: 0 after a clean stop, 1 with the reason in the log otherwise."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for noisy in ("kopf", "aiohttp", "kubernetes"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        return asyncio.run(_until_signalled(config, policy or default_policy()))
+    except (PortError, OSError, ValueError) as error:
+        logger.error("cannot start: %s", error)  # noqa: TRY400 - the message is for the user, the trace is not
+        return 1
+
+
+def default_policy() -> Policy:
+    """The tables that ship with slmpack."""
+    return Policy(gpus=load_gpu_catalogue(), engines=load_engine_table())
+
+
+async def _until_signalled(config: OperatorConfig, policy: Policy) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return await serve(config, policy, stop=stop)
+
+
+async def serve(config: OperatorConfig, policy: Policy, *, stop: asyncio.Event) -> int:
+    """Run until `stop` is set or a part ends by itself. Raises PortError or OSError where it cannot start."""
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(await KubeClient.connect(config.kubeconfig, context=config.context))
+        operator = _Operator(client, config, policy)
+        await stack.enter_async_context(operator.hub)
+        await operator.health.start(host=config.host, port=config.port)
+        stack.push_async_callback(operator.health.close)
+        logger.info("working on %s", client.connection.server)
+        if missing := await _preflight(client, config, stop=stop):
+            logger.error("this operator's account lacks permissions:\n%s", "\n".join(f"  - {line}" for line in missing))
+            return 1
+        return 0 if stop.is_set() else await operator.work(stop)
+
+
+async def _preflight(client: KubeClient, config: OperatorConfig, *, stop: asyncio.Event) -> tuple[str, ...]:
+    """What is missing, as soon as the API server says: one that is down must not end the operator."""
+    while not stop.is_set():
+        try:
+            return await check_access(client, namespace=config.namespace, lease_namespace=config.where_the_lease_is)
+        except PortError as error:
+            logger.warning("the API server does not answer yet: %s", error)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), ASK_AGAIN_SECONDS)
+    return ()
+
+
+class _Operator:
+    """All parts, put together."""
+
+    def __init__(self, client: KubeClient, config: OperatorConfig, policy: Policy) -> None:
+        self._config = config
+        clock, pace, telemetry = SystemClock(), Pace(), PrometheusTelemetry()
+        self._wake = Wake(pace)
+        self.hub = HubModels(config.hub, wake=self._wake.set, clock=clock)
+        self._observer = Observer(
+            client,
+            scope=Scope(namespace=config.namespace, nodes=config.nodes),
+            models=BundledFirst(self.hub) if config.bundled_models else self.hub,
+            engines=policy.engines,
+            clock=clock,
+        )
+        self._lease = LeaseLock(
+            client, namespace=config.where_the_lease_is, name=_lease_name(config), identity=_identity(), clock=clock
+        )
+        cluster = KubeCluster(client, self._observer)
+        executor = Executor(cluster, leadership=self._lease, engines=policy.engines, clock=clock, telemetry=telemetry)
+        parts = Parts(
+            world=self._observer,
+            executor=executor,
+            reporter=Reporter(cluster, leadership=self._lease, clock=clock, telemetry=telemetry),
+            leadership=self._lease,
+            policy=policy,
+            clock=clock,
+            telemetry=telemetry,
+            jitter=random.random,
+        )
+        self._loop = PlannerLoop(parts, wake=self._wake, pace=pace)
+        self.health = HealthServer(self._loop, metrics=telemetry.text)
+
+    async def work(self, stop: asyncio.Event) -> int:
+        """Watch, hold the Lease and plan until told to stop; 1 if a part ended by itself."""
+        obituaries: asyncio.Queue[str] = asyncio.Queue()
+        watches = self._watches(obituaries)
+        lease = asyncio.create_task(self._lease.run(self._wake.set), name="lease")
+        planner = asyncio.create_task(self._loop.run(), name="planner")
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        died = asyncio.create_task(obituaries.get(), name="obituary")
+        for watch in watches:
+            watch.start()
+        try:
+            await asyncio.wait({lease, planner, stopped, died}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await self._end(planner, (lease, stopped, died), watches)
+        if stop.is_set():
+            logger.info("stopped")
+            return 0
+        logger.error(
+            "%s", died.result() if died.done() else f"{'lease' if lease.done() else 'planner'} ended by itself"
+        )
+        return 1
+
+    async def _end(
+        self, planner: asyncio.Task[None], others: tuple[asyncio.Task[Any], ...], watches: tuple[Watches, ...]
+    ) -> None:
+        """The write in flight first, then the Lease, then the watches."""
+        self._loop.stop()
+        await asyncio.wait({planner}, timeout=LAST_WRITE_SECONDS)
+        for task in (planner, *others):
+            task.cancel()
+        ends = await asyncio.gather(planner, *others, return_exceptions=True)
+        for error in ends:
+            if isinstance(error, Exception):
+                logger.error("ended with %s", error, exc_info=error)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._lease.release(), RELEASE_SECONDS)
+        ended = await asyncio.gather(*(asyncio.to_thread(w.stop, seconds=WATCHES_SECONDS) for w in watches))
+        if not all(ended):
+            logger.warning("the watches did not end within %s s; they end with the process", WATCHES_SECONDS)
+
+    def _watches(self, obituaries: asyncio.Queue[str]) -> tuple[Watches, ...]:
+        """Nodes and pods are watched in the whole cluster; with --namespace, what we own only there."""
+        loop = asyncio.get_running_loop()
+
+        def ended(why: str) -> None:
+            _call_soon(loop, lambda: obituaries.put_nowait(why))
+
+        everywhere = (self._kind(loop, NODES), self._kind(loop, PODS), self._kind(loop, PRIORITY_CLASSES))
+        ours = (self._kind(loop, SLM_DEPLOYMENTS), self._kind(loop, SERVICES, label=NAME_LABEL))
+        if self._config.namespace is None:
+            return (Watches((*everywhere, *ours), namespace=None, login=self._login, ended=ended),)
+        return (
+            Watches(everywhere, namespace=None, login=self._login, ended=ended),
+            Watches(ours, namespace=self._config.namespace, login=self._login, ended=ended),
+        )
+
+    def _kind(self, loop: asyncio.AbstractEventLoop, resource: Resource, *, label: str | None = None) -> Kind:
+        def handle(event: str | None, raw: Mapping[str, Any]) -> None:
+            _call_soon(loop, lambda: self._see(resource, event, raw))
+
+        return Kind(group=resource.group, version=resource.version, plural=resource.plural, handle=handle, label=label)
+
+    def _see(self, resource: Resource, event: str | None, raw: Mapping[str, Any]) -> None:
+        if self._observer.handle(resource, event, raw):
+            self._wake.set()
+
+    async def _login(self) -> kopf.ConnectionInfo:
+        """Kopf's way in: the same configuration, loaded anew in Kopf's thread."""
+        connection = await load_connection(kubeconfig=self._config.kubeconfig, context=self._config.context)
+        scheme, token = await connection.authorization()
+        found = connection.configuration
+        return kopf.ConnectionInfo(
+            server=connection.server,
+            ca_path=found.ssl_ca_cert,
+            insecure=not found.verify_ssl,
+            scheme=scheme,
+            token=token,
+            certificate_path=found.cert_file,
+            private_key_path=found.key_file,
+            proxy_url=found.proxy,
+        )
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
+    with contextlib.suppress(RuntimeError):  # the planner's loop has closed already
+        loop.call_soon_threadsafe(work)
+
+
+def _lease_name(config: OperatorConfig) -> str:
+    """Operators of different nodes do not exclude one another."""
+    if not config.node_selector:
+        return "slmpack"
+    return f"slmpack-{hashlib.sha256(config.node_selector.encode()).hexdigest()[:8]}"
+
+
+def _identity() -> str:
+    return f"{socket.gethostname()}_{os.getpid()}_{random.randbytes(4).hex()}"  # noqa: S311 - a name, no secret

@@ -1,0 +1,213 @@
+"""The command line: parse, call, print. Imports inside the commands keep `slmpack --help` fast."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from typing_extensions import override
+
+from slmpack import __version__
+
+__all__ = ["main"]
+
+USAGE_ERROR = 1
+"""Not click's 2: `plan` says with 2 that replicas are unplaced."""
+
+
+class _Commands(click.Group):
+    """A group whose every error exits with 1."""
+
+    @override
+    def main(self, args: Any = None, prog_name: Any = None, **extra: Any) -> Any:  # type: ignore[override]
+        if not extra.pop("standalone_mode", True):
+            return super().main(args, prog_name, standalone_mode=False, **extra)
+        try:
+            code = super().main(args, prog_name, standalone_mode=False, **extra)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(USAGE_ERROR)
+        except click.Abort:
+            click.echo("Aborted", err=True)
+            sys.exit(USAGE_ERROR)
+        except BrokenPipeError:
+            # whoever read us has seen enough; Python must not complain when it flushes
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(USAGE_ERROR)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="slmpack")
+def main() -> None:
+    r"""Pack small language models on shared GPUs: as many replicas as fit, each bounded, and say why.
+
+    \b
+    Exit codes:
+      0  it worked
+      1  an error, with its message on standard error
+      2  plan: some replicas have no place
+    """
+
+
+@main.command()
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    help="SLMDeployments, and the Nodes, Pods and PriorityClasses to plan on, as `kubectl get -o yaml` prints them"
+    " (documents and Lists, YAML or JSON). - is standard input. May be repeated.",
+)
+@click.option(
+    "--cluster",
+    is_flag=True,
+    help="Plan on the nodes, pods and SLMDeployments of the cluster; those of the files count as applied.",
+)
+@click.option("--kubeconfig", metavar="FILE", help="With --cluster: how to reach it. Default: as kubectl does.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--model-timeout",
+    "model_seconds",
+    type=click.FloatRange(min=0),
+    default=20.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for config.json of models that do not ship with slmpack.",
+)
+def plan(**options: Any) -> int:  # noqa: ANN401 - click checks them
+    r"""Show what the operator would do: each replica's memory, which GPU gets it, and why some have no place.
+
+    With neither nodes nor --cluster, the plan is for one empty GPU of each kind in the catalogue. A model's source may
+    be file://PATH to a config.json here. Nothing is changed anywhere.
+
+    \b
+    Exit codes:
+      0  every replica has a place
+      1  an error: a file or the cluster cannot be read
+      2  some replicas have no place, or a spec is rejected
+    """
+    from slmpack.cli.plan import answer_plan
+
+    if options["kubeconfig"] and not options["cluster"]:
+        raise click.UsageError("--kubeconfig needs --cluster")
+    files = options.pop("files")
+    return answer_plan(files, **options)
+
+
+@main.command()
+def crd() -> None:
+    r"""Print the CustomResourceDefinition, for `kubectl apply -f -`.
+
+    \b
+    Exit codes:
+      0  printed
+      1  an error
+    """
+    from slmpack.api.crd import render_crd
+
+    click.echo(render_crd(), nl=False)
+
+
+@main.command()
+@click.option(
+    "--kubeconfig",
+    metavar="FILE",
+    help="How to reach the cluster. Default: as kubectl, else the pod's account.",
+)
+@click.option("--namespace", metavar="NAMESPACE", help="Look after the SLMDeployments of this namespace only.")
+@click.option("--all-namespaces", is_flag=True, help="Look after those of all namespaces. This is the default.")
+@click.option(
+    "--node-selector",
+    default="",
+    metavar="SELECTOR",
+    help="Place replicas on the nodes with these labels only, as kubectl's -l writes them. Default: all.",
+)
+@click.option(
+    "--lease-namespace",
+    metavar="NAMESPACE",
+    help="Of the Lease that keeps a second operator waiting. Default: the pod's own, else slmpack-system.",
+)
+@click.option(
+    "--http",
+    "address",
+    default="127.0.0.1:8080",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where health and metrics are served; port 0 takes a free one, and the log says which.",
+)
+@click.option(
+    "--bundled-models", is_flag=True, help="Do not ask the Hub for models whose config.json ships with slmpack."
+)
+def run(**options: Any) -> int:  # noqa: ANN401 - click checks them
+    r"""Run the operator, in a cluster or outside of one. SIGTERM ends it within 5 seconds.
+
+    HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE say where and as whom model configs are fetched; SLMPACK_MODEL_CACHE names a
+    folder to keep them in.
+
+    \b
+    Exit codes:
+      0  ended by SIGTERM or SIGINT
+      1  an error: a wrong option, no cluster, or permissions that are missing
+    """
+    from slmpack.bootstrap import run as run_operator
+    from slmpack.config import OperatorConfig, hub_settings
+
+    if options["all_namespaces"] and options["namespace"]:
+        raise click.UsageError("--namespace and --all-namespaces exclude each other; give one of them")
+    host, port = _address(options["address"])
+    config = OperatorConfig(
+        kubeconfig=options["kubeconfig"],
+        namespace=options["namespace"],
+        node_selector=options["node_selector"],
+        lease_namespace=options["lease_namespace"],
+        host=host,
+        port=port,
+        hub=hub_settings(),
+        bundled_models=options["bundled_models"],
+    )
+    return run_operator(config)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65_535:
+        raise click.BadParameter(f"{text!r} is not HOST:PORT; write for instance 0.0.0.0:8080", param_hint="--http")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what an empty host means everywhere
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="End as soon as everything is Ready.")
+@click.option(
+    "--timeout",
+    "timeout_seconds",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Give up if not everything is Ready by then. Default: 180 with --once, else never.",
+)
+@click.option(
+    "--kubeconfig",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Use this cluster, in the namespace slmpack-demo, instead of one in this process: no nodes are added, and what"
+    " was created is removed at the end.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Which GPU the stand-in kubelets pick.")
+def demo(**options: Any) -> int:  # noqa: ANN401 - click checks them
+    r"""Play the whole way from apply to Ready replicas, live. Needs no GPU, no cluster and no network.
+
+    \b
+    Exit codes:
+      0    everything became Ready (and, without --once, Ctrl-C ended the demo)
+      1    not everything was Ready in time, or an error; the reason is printed
+      130  Ctrl-C before everything was Ready
+    """
+    from slmpack.cli.demo import DemoOptions, run_demo
+
+    if options["once"] and options["timeout_seconds"] is None:
+        options["timeout_seconds"] = 180.0
+    return run_demo(DemoOptions(**options))

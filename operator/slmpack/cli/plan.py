@@ -1,0 +1,48 @@
+"""`slmpack plan`: what the operator would do, without doing it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from slmpack.cli.answer import answers, with_names
+from slmpack.cli.manifests import BadFileError, read_manifests
+from slmpack.cli.plan_json import plan_to_json
+from slmpack.cli.text import print_plan
+from slmpack.cli.world import Question, observe_world
+from slmpack.domain.planner import plan_cluster
+from slmpack.ports import PortError
+
+__all__ = ["ALL_PLACED", "SOME_UNPLACED", "answer_plan"]
+
+ALL_PLACED, SOME_UNPLACED = 0, 2
+
+
+def answer_plan(
+    files: Sequence[str], *, cluster: bool, kubeconfig: str | None, output: str, model_seconds: float
+) -> int:
+    """Print the plan and return the exit code. Raises click.ClickException where there is nothing to plan on."""
+    if kubeconfig is not None and not Path(kubeconfig).is_file():
+        raise click.ClickException(f"--kubeconfig {kubeconfig}: no such file")
+    try:
+        manifests = read_manifests(files)
+        question = Question(manifests=manifests, cluster=cluster, kubeconfig=kubeconfig, model_seconds=model_seconds)
+        world = asyncio.run(observe_world(question))
+    except BadFileError as error:
+        raise click.ClickException(str(error)) from error
+    except PortError as error:
+        raise click.ClickException(f"the cluster cannot be read: {error}") from error
+    for line in (*manifests.ignored, *world.warnings):
+        click.echo(line, err=True)
+    plan = with_names(plan_cluster(world.snapshot, world.policy))
+    if output == "json":
+        click.echo(json.dumps(plan_to_json(plan, asked=world.asked), indent=2))
+    else:
+        print_plan(Console(file=sys.stdout, highlight=False, emoji=False, markup=False), plan, world)
+    return ALL_PLACED if all(answer.satisfied for answer in answers(plan, asked=world.asked)) else SOME_UNPLACED

@@ -1,0 +1,135 @@
+"""`slmpack plan` for people: the footprint, need against offer, the picture, the reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from slmpack.cli.answer import Answer, answers
+from slmpack.cli.draw import draw_bars, glyphs_of
+from slmpack.cli.world import World
+from slmpack.domain.footprint import explain
+from slmpack.domain.plan import ClusterPlan, GpuBar
+from slmpack.domain.quantity import GIB, format_bytes
+from slmpack.domain.sharing import describe_share, limit_bytes
+from slmpack.domain.snapshot import Demand, Key
+
+__all__ = ["print_plan"]
+
+NAMED_NODES = 5
+WHAT_IF_NOTE = (
+    "No nodes are given: this is what would happen with one empty, whole GPU of each kind in the catalogue (no MIG, no"
+    " MPS). Add your own with -f nodes.yaml (kubectl get nodes -o yaml) or --cluster."
+)
+
+
+def print_plan(console: Console, plan: ClusterPlan, world: World) -> None:
+    """Everything that was asked about, then the picture, then what has no place and why."""
+    if world.what_if:
+        console.print(Text(WHAT_IF_NOTE, style="yellow"))
+        console.print()
+    given = answers(plan, asked=world.asked)
+    for answer in given:
+        _print_answer(console, answer, sources=world.sources)
+    _print_picture(console, plan.bars, what_if=world.what_if)
+    _print_reasons(console, given)
+
+
+def _print_answer(console: Console, answer: Answer, *, sources: Mapping[Key, str]) -> None:
+    view = answer.plan.deployment
+    title = Text(str(view.key), style="bold")
+    if answer.wanted is not None:
+        title.append(f"  {answer.placed} of {answer.wanted} replicas placed")
+    else:
+        title.append("  rejected", style="red")
+    console.print(title)
+    _print_footprint(console, answer, source=sources.get(view.key))
+    for line in _offers(answer):
+        console.print(_indented(line))
+    console.print()
+
+
+def _print_footprint(console: Console, answer: Answer, *, source: str | None) -> None:
+    plan = answer.plan
+    footprint, demand = plan.footprint, plan.deployment.demand
+    if footprint is None:
+        return
+    what = f"{source or demand.model_source} on vLLM {demand.engine_version}" if isinstance(demand, Demand) else ""
+    console.print(
+        _indented(f"one replica of {what}, {plan.max_model_len:,} tokens at most (estimate, {footprint.basis})")
+    )
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    rows = explain(footprint)
+    for label, size, note in rows[:-1]:
+        table.add_row(f"    {label}", _gib(size), note)
+    per_token = f"{plan.kv_tokens:,} tokens of {format_bytes(footprint.kv_bytes_per_token)} (exact)"
+    table.add_row("    KV cache", _gib(footprint.kv_bytes(plan.kv_tokens)), per_token)
+    table.add_row("    needed", _gib(plan.needed_bytes), "the least that a share must hold", style="bold")
+    console.print(table)
+
+
+def _indented(line: str) -> Padding:
+    return Padding(Text(line), (0, 0, 0, 2), expand=False)
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f} GiB"
+
+
+def _offers(answer: Answer) -> list[str]:
+    """Need against offer, once for each kind of share in the plan; running replicas keep the share they have."""
+    plan = answer.plan
+    placements = [create.placement for create in plan.creates] + [placement for placement, _ in plan.waiting]
+    shares: dict[str, list[str]] = {}
+    for placement in placements:
+        share = placement.share
+        text = f"{describe_share(share)}: offers {_gib(limit_bytes(share))} of the {_gib(plan.needed_bytes)} needed"
+        shares.setdefault(text.replace(" of the ", " for the "), []).append(placement.node)
+    lines = [f"{len(nodes)} x {text}, on {_names(nodes)}" for text, nodes in shares.items()]
+    running: dict[str, list[str]] = {}
+    for state in plan.states:
+        if state.counts:
+            running.setdefault(state.share, []).append(state.node)
+    lines += [f"{len(nodes)} x {share} running or starting, on {_names(nodes)}" for share, nodes in running.items()]
+    if plan.per_gpu > 1:
+        lines.append(f"{plan.per_gpu} fit on one GPU")
+    return lines
+
+
+def _names(nodes: Sequence[str]) -> str:
+    names = sorted(set(nodes))
+    rest = f" and {len(names) - NAMED_NODES} more" if len(names) > NAMED_NODES else ""
+    return ", ".join(names[:NAMED_NODES]) + rest
+
+
+def _print_picture(console: Console, bars: Sequence[GpuBar], *, what_if: bool) -> None:
+    shown = [bar for bar in bars if bar.blocks] if what_if else list(bars)
+    if not bars:
+        console.print(Text("No node with a GPU is there.", style="yellow"))
+    elif shown:
+        console.print(draw_bars(shown, width=console.width, glyphs=glyphs_of(console)))
+    if len(shown) < len(bars):
+        others = f"{len(bars) - len(shown)} {'other ' if shown else ''}kinds of GPU in the catalogue stay empty"
+        console.print(Text(others, style="dim"))
+    if any(bar.index_basis == "assumed" for bar in shown):
+        note = "GPU indices are assumed: the kubelet picks the GPU and publishes it nowhere."
+        console.print(Text(note, style="dim"))
+
+
+def _print_reasons(console: Console, given: Sequence[Answer]) -> None:
+    for answer in given:
+        key = str(answer.plan.deployment.key)
+        for problem, message, count in answer.reasons:
+            line = Text(f"\n{key}: ", style="bold")
+            if answer.accepted:
+                line.append(f"{count} unplaced, ", style="red")
+            line.append(f"{problem.reason.value}: ", style="red")
+            line.append(message, style="not bold")
+            console.print(line)

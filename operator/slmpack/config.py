@@ -1,0 +1,63 @@
+"""How the operator process is set up: its flags, and its environment, read once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slmpack.adapters.hub import HubSettings
+from slmpack.adapters.selector import Selector, parse_selector
+
+__all__ = ["OperatorConfig", "hub_settings"]
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+FALLBACK_NAMESPACE = "slmpack-system"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorConfig:
+    """Everything that `slmpack run` can be told."""
+
+    kubeconfig: str | None = None
+    """None: as kubectl finds it, else the pod's service account."""
+    context: str | None = None
+    namespace: str | None = None
+    """Whose SLMDeployments are reconciled; None: all namespaces."""
+    node_selector: str = ""
+    lease_namespace: str | None = None
+    """None: the pod's own namespace, else slmpack-system."""
+    host: str = "127.0.0.1"
+    """Where health and metrics are served; in a cluster 0.0.0.0."""
+    port: int = 8080
+    """0: any free port; the log says which."""
+    hub: HubSettings = field(default_factory=HubSettings)
+    bundled_models: bool = False
+    """Answer from the configs that ship with slmpack before asking the Hub (the demo does)."""
+
+    @property
+    def nodes(self) -> Selector:
+        """`node_selector`, parsed; ValueError where it cannot be."""
+        return parse_selector(self.node_selector)
+
+    @property
+    def where_the_lease_is(self) -> str:
+        """The Lease's namespace."""
+        if self.lease_namespace is not None:
+            return self.lease_namespace
+        try:
+            return ACCOUNT.read_text(encoding="utf-8").strip()
+        except OSError:
+            return FALLBACK_NAMESPACE
+
+
+def hub_settings(environ: Mapping[str, str] = os.environ) -> HubSettings:
+    """HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and SLMPACK_MODEL_CACHE, as the Hub's own client reads the first three."""
+    cache = environ.get("SLMPACK_MODEL_CACHE")
+    return HubSettings(
+        endpoint=environ.get("HF_ENDPOINT") or HubSettings().endpoint,
+        token=environ.get("HF_TOKEN") or None,
+        offline=environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"},
+        cache=Path(cache) if cache else None,
+    )

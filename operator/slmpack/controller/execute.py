@@ -1,0 +1,193 @@
+"""A plan's writes, in its order: ends and deletes, then pods as D4b ranks them, then Services.
+
+A refusal is an outcome, which status reports, and is not asked again before its back-off has passed. No answer is an
+error: the rest is left, and the loop tries again from a fresh look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+from slmpack.domain.engine import EngineTable
+from slmpack.domain.plan import Action, ClusterPlan, CreatePod, DeletePod, DeploymentPlan, EndPod, Outcome
+from slmpack.domain.reasons import Problem, Reason
+from slmpack.domain.snapshot import Demand, Key
+from slmpack.ports import Clock, Cluster, Conflict, Forbidden, Invalid, Leadership, NotFound, PortError, Telemetry
+from slmpack.render.pod import render_pod
+from slmpack.render.service import render_service
+
+__all__ = ["Execution", "Executor"]
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 8
+"""Writes under way at a time; they start in the plan's order."""
+INTERNAL_ERROR = 500
+FIRST_PAUSE_SECONDS = 10.0
+LAST_PAUSE_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """What became of a plan."""
+
+    done: tuple[Action, ...]
+    outcomes: tuple[Outcome, ...]
+    """What the API server refused."""
+    broken: PortError | None
+    """The first write without an answer; none was started after it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refusal:
+    made_from: str
+    """Hash of the spec that was refused: another one is tried at once."""
+    outcome: Outcome
+    pause: float
+    retry_at: float
+
+
+class Executor:
+    """Runs plans; remembers nothing but refusals."""
+
+    def __init__(
+        self, cluster: Cluster, *, leadership: Leadership, engines: EngineTable, clock: Clock, telemetry: Telemetry
+    ) -> None:
+        self._cluster = cluster
+        self._leadership = leadership
+        self._engines = engines
+        self._clock = clock
+        self._telemetry = telemetry
+        self._refusals: dict[tuple[Key, str], _Refusal] = {}
+
+    async def execute(self, plan: ClusterPlan) -> Execution:
+        """Do all that can be done; stops between two writes when the Lease is lost."""
+        self._forget(plan)
+        run = _Run(self._leadership)
+        await run.all(self._end(run, action) for action in plan.actions if not isinstance(action, CreatePod))
+        await run.all(self._create(run, action) for action in plan.actions if isinstance(action, CreatePod))
+        await run.all(self._serve(run, part) for part in plan.deployments if _is_served(part))
+        return Execution(done=tuple(run.done), outcomes=tuple(run.outcomes), broken=run.broken)
+
+    @property
+    def next_retry(self) -> float | None:
+        """Seconds until a refused write may be tried again; None if there is none."""
+        due = [refusal.retry_at for refusal in self._refusals.values()]
+        return max(0.0, min(due) - self._clock.monotonic()) if due else None
+
+    def _end(self, run: _Run, action: Action) -> Callable[[], Awaitable[None]]:
+        async def work() -> None:
+            if isinstance(action, CreatePod):
+                return
+            pod, why = action.pod, action.problem.reason.value
+            if isinstance(action, EndPod):
+                await self._cluster.end_pod(namespace=pod.namespace, name=pod.name, uid=action.uid, reason=why)
+            else:
+                await self._cluster.delete(kind="Pod", namespace=pod.namespace, name=pod.name, uid=action.uid)
+            verb = "delete" if isinstance(action, DeletePod) else "end"
+            logger.info("%s: %s %s: %s: %s", action.deployment, verb, pod.name, why, action.problem.message)
+            self._telemetry.wrote(verb)
+            run.done.append(action)
+
+        return lambda: self._guarded(run, work, key=action_key(action), name="", made_from="")
+
+    def _create(self, run: _Run, action: CreatePod) -> Callable[[], Awaitable[None]]:
+        async def work() -> None:
+            await self._cluster.create(render_pod(action, engines=self._engines))
+            where = f"{action.record.share} on {action.placement.node}"
+            logger.info("%s: create %s: %s", action.deployment.key, action.name, where)
+            self._telemetry.wrote("create")
+            run.done.append(action)
+
+        key, made_from = action.deployment.key, action.demand.spec_hash
+        return lambda: self._guarded(run, work, key=key, name=action.name, made_from=made_from)
+
+    def _serve(self, run: _Run, part: DeploymentPlan) -> Callable[[], Awaitable[None]]:
+        async def work() -> None:
+            if isinstance(part.deployment.demand, Demand):
+                await self._cluster.apply(render_service(part.deployment, part.deployment.demand))
+
+        made_from = str(part.deployment.generation)
+        return lambda: self._guarded(run, work, key=part.deployment.key, name="", made_from=made_from)
+
+    async def _guarded(
+        self, run: _Run, work: Callable[[], Awaitable[None]], *, key: Key, name: str, made_from: str
+    ) -> None:
+        known = self._refusals.get((key, name))
+        if known is not None and known.made_from == made_from and self._clock.monotonic() < known.retry_at:
+            run.outcomes.append(known.outcome)
+            return
+        try:
+            await work()
+        except PortError as error:
+            if not _is_refusal(error):
+                logger.warning("%s: no answer to a write: %s", key, error)
+                run.broken = run.broken or error
+                return
+            outcome = Outcome(deployment=key, pod=name, problem=_problem(error, name=name))
+            logger.warning("%s: %s: %s", key, outcome.problem.reason.value, outcome.problem.message)
+            run.outcomes.append(outcome)
+            pause = min(known.pause * 2, LAST_PAUSE_SECONDS) if known else FIRST_PAUSE_SECONDS
+            retry_at = self._clock.monotonic() + pause
+            self._refusals[key, name] = _Refusal(made_from=made_from, outcome=outcome, pause=pause, retry_at=retry_at)
+        else:
+            self._refusals.pop((key, name), None)
+
+    def _forget(self, plan: ClusterPlan) -> None:
+        """A write that the plan no longer asks for is no longer refused."""
+        asked = {(action.deployment.key, action.name) for action in plan.actions if isinstance(action, CreatePod)}
+        asked |= {(part.deployment.key, "") for part in plan.deployments}
+        self._refusals = {at: refusal for at, refusal in self._refusals.items() if at in asked}
+
+
+class _Run:
+    """One execution under way."""
+
+    def __init__(self, leadership: Leadership) -> None:
+        self._leadership = leadership
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self.done: list[Action] = []
+        self.outcomes: list[Outcome] = []
+        self.broken: PortError | None = None
+
+    async def all(self, works: Iterable[Callable[[], Awaitable[None]]]) -> None:
+        """Start each in its turn, a few at a time; none without the right to write, or after one got no answer."""
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                await self._slots.acquire()
+                if self.broken is not None or not self._leadership.held:
+                    self._slots.release()
+                    return
+                group.create_task(self._one(work))
+
+    async def _one(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        finally:
+            self._slots.release()
+
+
+def action_key(action: Action) -> Key:
+    """The SLMDeployment that an action is for."""
+    return action.deployment.key if isinstance(action, CreatePod) else action.deployment
+
+
+def _is_served(part: DeploymentPlan) -> bool:
+    """A Service is kept for what is accepted; that of a frozen deployment is left as it is."""
+    return not part.deployment.deleting and isinstance(part.deployment.demand, Demand)
+
+
+def _is_refusal(error: PortError) -> bool:
+    """Whether the API server judged this write. A 500 is mostly an admission webhook that is broken."""
+    return isinstance(error, (Conflict, Forbidden, Invalid, NotFound)) or error.status == INTERNAL_ERROR
+
+
+def _problem(error: PortError, *, name: str) -> Problem:
+    if isinstance(error, Conflict):
+        subject = "a pod" if name else "a Service"
+        message = f"{subject} of that name exists and is not controlled by this SLMDeployment: {error}"
+        return Problem(reason=Reason.NAME_CONFLICT, message=message)
+    return Problem(reason=Reason.CREATE_REFUSED, message=str(error))

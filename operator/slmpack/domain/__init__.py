@@ -1,0 +1,1 @@
+"""The pure core: every decision is a function over frozen values, standard library only."""

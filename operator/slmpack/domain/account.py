@@ -1,0 +1,121 @@
+"""The account of one SLMDeployment: its replicas judged, what has no room and why, how far its rollout has come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from slmpack.domain.board import Board, Want
+from slmpack.domain.case import Case, World
+from slmpack.domain.inventory import where
+from slmpack.domain.packing import Packed, candidates_for
+from slmpack.domain.plan import (
+    CreatePod,
+    DeletePod,
+    DeploymentPlan,
+    Placement,
+    ReplicaState,
+    RolloutState,
+    Unplaced,
+)
+from slmpack.domain.reasons import Problem, Reason
+from slmpack.domain.rollout import start_problem
+from slmpack.domain.sizing import need_bytes
+from slmpack.domain.snapshot import PodView
+
+__all__ = ["Decided", "account_for"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """What packing and turns decided for one SLMDeployment."""
+
+    creates: tuple[CreatePod, ...]
+    waiting: tuple[tuple[Placement, Problem], ...]
+    unplaced: tuple[Packed, ...]
+    replaced: DeletePod | None
+    """The old pod that makes room for a rollout's next one."""
+
+
+def account_for(case: Case, decided: Decided, world: World) -> DeploymentPlan:
+    """Everything about one SLMDeployment, in one value."""
+    creates, unplaced = decided.creates, decided.unplaced
+    need, book = case.need, case.book
+    surging = book is not None and book.surge
+    grouped = () if surging else _group(unplaced)
+    return DeploymentPlan(
+        deployment=case.view,
+        footprint=need.footprint if need else None,
+        max_model_len=need.max_model_len if need else None,
+        kv_tokens=need.kv_tokens if need else 0,
+        needed_bytes=need_bytes(need) if need else 0,
+        per_gpu=_per_gpu(case, creates),
+        states=tuple(_state(pod, case, world) for pod in case.pods),
+        creates=creates,
+        waiting=decided.waiting,
+        unplaced=grouped,
+        rollout=_rollout(case, blocked=unplaced if surging and decided.replaced is None else ()),
+        problems=case.problems,
+        never=bool(grouped) and _never(case, world),
+    )
+
+
+def _group(unplaced: Sequence[Packed]) -> tuple[Unplaced, ...]:
+    counts: dict[Problem, int] = {}
+    for packed in unplaced:
+        if packed.problem is not None:
+            counts[packed.problem] = counts.get(packed.problem, 0) + 1
+    return tuple(Unplaced(count=count, problem=problem) for problem, count in counts.items())
+
+
+def _state(pod: PodView, case: Case, world: World) -> ReplicaState:
+    record = pod.record
+    assert record is not None  # noqa: S101 - a case holds our own pods only
+    spec_hash = case.demand.spec_hash if case.demand else record.spec_hash
+    live = {p.uid for p in case.book.live} if case.book else set()
+    return ReplicaState(
+        pod=pod.key,
+        node=pod.node or record.node,
+        resource=record.resource,
+        share=record.share,
+        ready=pod.ready,
+        counts=pod.uid in live if case.book else not (pod.finished or pod.deleting or pod.ended),
+        problem=start_problem(pod, case.demand, world.snapshot.now),
+        outdated=record.spec_hash != spec_hash or record.render_version != world.policy.render_version,
+    )
+
+
+def _rollout(case: Case, *, blocked: Sequence[Packed]) -> RolloutState:
+    if case.book is None:
+        return RolloutState(problem=Problem(reason=Reason.FROZEN, message="what runs is left as it is"), updated=0)
+    state = case.book.rollout
+    if not blocked or blocked[0].problem is None:
+        return state
+    why = f"{state.problem.message}; the next has no room: {blocked[0].problem.message}"
+    return RolloutState(problem=Problem(reason=Reason.ROLLOUT_BLOCKED, message=why), updated=state.updated)
+
+
+def _per_gpu(case: Case, creates: Sequence[CreatePod]) -> int:
+    """Replicas of this deployment that one GPU of the kind in use holds."""
+    spots: list[tuple[str | None, str]] = [(create.placement.node, create.record.resource) for create in creates]
+    spots += [(where(pod), pod.record.resource) for pod in case.pods if pod.record is not None]
+    for candidate in case.room.candidates if case.room else ():
+        if (candidate.node, candidate.offer.resource) in spots:
+            units = -(-candidate.offer.units // candidate.offer.gpus)
+            return units if candidate.cap is None else min(units, candidate.cap // candidate.offer.gpus)
+    return 0
+
+
+def _never(case: Case, world: World) -> bool:
+    """Whether even the empty cluster, every node uncordoned and Ready, would leave replicas unplaced."""
+    demand, need = case.demand, case.need
+    if demand is None or need is None:
+        return False
+    key = case.view.key
+    wants = [Want(id=n, deployment=key, need=need) for n in range(demand.replicas)]
+    room, nodes = case.room, world.nodes
+    if room is None or any(node.view.unschedulable or not node.view.ready for node in nodes):
+        nodes = tuple(replace(node, view=replace(node.view, unschedulable=False, ready=True)) for node in nodes)
+        room = candidates_for(demand, need, nodes, world.policy)
+    board = Board(rooms={key: room}, nodes=nodes, pods=())
+    return not all(board.place(want) for want in wants)

@@ -1,0 +1,67 @@
+"""One SLMDeployment on its way down the line: its pods sorted, its need sized, the offers that suit it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slmpack.domain.board import Room
+from slmpack.domain.inventory import GpuNode, read_nodes
+from slmpack.domain.packing import candidates_for
+from slmpack.domain.reasons import Problem
+from slmpack.domain.rollout import Book, keep_book
+from slmpack.domain.sizing import Need, size_replica
+from slmpack.domain.snapshot import Demand, DeploymentView, PodView, Policy, Rejected, Snapshot
+
+__all__ = ["Case", "World", "open_cases"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """The snapshot with its GPU nodes read, and the policy."""
+
+    snapshot: Snapshot
+    nodes: tuple[GpuNode, ...]
+    policy: Policy
+
+    @classmethod
+    def read(cls, snapshot: Snapshot, policy: Policy) -> World:
+        """Read the nodes once."""
+        return cls(snapshot=snapshot, nodes=read_nodes(snapshot.nodes, policy.gpus), policy=policy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What is known of one SLMDeployment before anything is placed. What is not is None, and `problems` says why."""
+
+    view: DeploymentView
+    pods: tuple[PodView, ...]
+    demand: Demand | None = None
+    book: Book | None = None
+    """None freezes its pods: the spec is rejected, or the object is being deleted."""
+    need: Need | None = None
+    room: Room | None = None
+    problems: tuple[Problem, ...] = ()
+
+
+def open_cases(world: World) -> tuple[Case, ...]:
+    """Every SLMDeployment, sorted by namespace and name."""
+    by_owner: dict[str, list[PodView]] = {}
+    for pod in sorted(world.snapshot.pods, key=lambda p: p.key):
+        if pod.record is not None:
+            by_owner.setdefault(pod.record.owner_uid, []).append(pod)
+    views = sorted(world.snapshot.deployments, key=lambda view: view.key)
+    return tuple(_open(view, tuple(by_owner.get(view.uid, ())), world) for view in views)
+
+
+def _open(view: DeploymentView, pods: tuple[PodView, ...], world: World) -> Case:
+    demand = view.demand
+    if isinstance(demand, Rejected):
+        return Case(view=view, pods=pods, problems=demand.problems)
+    if view.deleting:
+        return Case(view=view, pods=pods, demand=demand)
+    book = keep_book(demand, pods, world.policy, world.snapshot.now)
+    need = size_replica(demand, world.policy, (pod.record for pod in pods if pod.record is not None))
+    if isinstance(need, Problem):
+        return Case(view=view, pods=pods, demand=demand, book=book, problems=(need,))
+    room = candidates_for(demand, need, world.nodes, world.policy)
+    return Case(view=view, pods=pods, demand=demand, book=book, need=need, room=room)

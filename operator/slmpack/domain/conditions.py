@@ -1,0 +1,230 @@
+"""From a plan and what became of its writes to the conditions and counts of status (D10, D12).
+
+Ready, and kstatus' Reconciling and Stalled, plus Accepted, Fits, Scaled and MemoryLimitEnforced. An unchanged condition
+keeps its transition time, so that an unchanged world gives an unchanged status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from slmpack.domain.plan import DeploymentPlan, Outcome, ReplicaState
+from slmpack.domain.reasons import Problem, Reason
+from slmpack.domain.snapshot import Condition, Rejected
+
+__all__ = ["Verdict", "judge"]
+
+_Fact = tuple[str, str, Reason, str]
+"""Type, status, reason and message of a condition."""
+
+_WORST_FIRST = (
+    Reason.NAME_CONFLICT,
+    Reason.CREATE_REFUSED,
+    Reason.OOM_KILLED,
+    Reason.IMAGE_PULL,
+    Reason.CRASH_LOOP,
+    Reason.EVICTED,
+    Reason.POD_FAILED,
+    Reason.NOT_READY_IN_TIME,
+    Reason.NODE_LOST,
+    Reason.UNSCHEDULABLE,
+)
+"""Causes on a pod, as Ready ranks them; what merely waits comes last."""
+
+_PERMANENT = frozenset(
+    {
+        Reason.INVALID_SPEC,
+        Reason.UNSUPPORTED_ENGINE,
+        Reason.UNKNOWN_LAYOUT,
+        Reason.MODEL_GATED,
+        Reason.MODEL_NOT_FOUND,
+        Reason.MODEL_LEN_TOO_LONG,
+    }
+)
+"""Problems that only a change of the spec (or of the operator's access) ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What status says about one SLMDeployment."""
+
+    conditions: tuple[Condition, ...]
+    desired: int | None
+    """None while the spec is rejected."""
+    replicas: int
+    ready: int
+    updated: int
+    outdated: int
+    share: str
+    reason: Reason
+    message: str
+
+
+def judge(plan: DeploymentPlan, *, outcomes: Sequence[Outcome], now: datetime) -> Verdict:
+    """The verdict on one deployment; `outcomes` are the refused writes of this cycle that concern it."""
+    counted = [state for state in plan.states if state.counts]
+    ready = sum(state.ready for state in counted)
+    demand = plan.deployment.demand
+    desired = None if isinstance(demand, Rejected) else demand.replicas
+    cause = _cause(plan, counted, outcomes, desired)
+    stalled = _stalled(plan)
+    done = cause.reason in {Reason.ALL_READY, Reason.SCALED_TO_ZERO}
+    settled = done or stalled is not None or cause.reason is Reason.ROLLOUT_STOPPED
+    facts: tuple[_Fact, ...] = (
+        _accepted(plan),
+        _fits(plan),
+        ("MemoryLimitEnforced", *_memory_limit(counted)),
+        ("Ready", "True" if done else "False", cause.reason, cause.message),
+        ("Reconciling", "False" if settled else "True", cause.reason, cause.message),
+        _scaled(plan, len(counted), desired, cause),
+        ("Stalled", "True" if stalled else "False", *_said(stalled or cause)),
+    )
+    return Verdict(
+        conditions=tuple(_condition(plan, now, fact) for fact in facts),
+        desired=desired,
+        replicas=len(counted),
+        ready=ready,
+        updated=plan.rollout.updated,
+        outdated=sum(state.outdated for state in counted),
+        share=", ".join(sorted({state.share for state in counted})),
+        reason=cause.reason,
+        message=cause.message,
+    )
+
+
+def _said(problem: Problem) -> tuple[Reason, str]:
+    return problem.reason, problem.message
+
+
+def _cause(
+    plan: DeploymentPlan, counted: Sequence[ReplicaState], outcomes: Sequence[Outcome], desired: int | None
+) -> Problem:
+    """Why Ready is what it is: the worst replica's cause, and the kubectl line to look further."""
+    if plan.problems:
+        return _first(plan.problems)
+    if plan.rollout.problem.reason is Reason.ROLLOUT_STOPPED:
+        return plan.rollout.problem
+    broken = _broken(plan, outcomes)
+    if broken is not None:
+        return broken
+    if plan.unplaced:
+        return _unplaced(plan)
+    if plan.rollout.problem.reason in {Reason.ROLLING_OUT, Reason.ROLLOUT_BLOCKED}:
+        return plan.rollout.problem
+    ready = sum(state.ready for state in counted)
+    if ready < (desired or 0):
+        return _on_the_way(plan, counted, ready)
+    if len(counted) > (desired or 0):
+        message = f"{len(counted) - (desired or 0)} replicas are being ended: fewer are wanted"
+        return Problem(reason=Reason.SCALED_DOWN, message=message)
+    if desired == 0:
+        return Problem(reason=Reason.SCALED_TO_ZERO, message="no replica is wanted")
+    return Problem(reason=Reason.ALL_READY, message=f"{ready} of {desired} replicas are Ready")
+
+
+def _first(problems: Sequence[Problem]) -> Problem:
+    more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    return Problem(reason=problems[0].reason, field=problems[0].field, message=problems[0].message + more)
+
+
+def _broken(plan: DeploymentPlan, outcomes: Sequence[Outcome]) -> Problem | None:
+    """The worst thing that is wrong with a pod, or with making one. A superseded failure does not count."""
+    found = [(o.problem, o.pod) for o in outcomes]
+    followed = {create.record.replaces for create in plan.creates}
+    running = sum(state.ready for state in plan.states if state.counts)
+    demand = plan.deployment.demand
+    short = not isinstance(demand, Rejected) and running < demand.replicas
+    for state in plan.states:
+        grave = not state.counts and state.pod.name not in followed
+        if state.problem is not None and state.problem.reason in _WORST_FIRST and (state.counts or (grave and short)):
+            found.append((state.problem, state.pod.name))
+    if not found:
+        return None
+    problem, name = min(found, key=lambda pair: (_WORST_FIRST.index(pair[0].reason), pair[1]))
+    where = f"; see: kubectl describe pod -n {plan.deployment.key.namespace} {name}" if name else ""
+    subject = f"{name}: " if name else ""
+    return Problem(reason=problem.reason, message=f"{subject}{problem.message}{where}")
+
+
+def _unplaced(plan: DeploymentPlan) -> Problem:
+    first = plan.unplaced[0]
+    count = sum(entry.count for entry in plan.unplaced)
+    return Problem(
+        reason=first.problem.reason,
+        field=first.problem.field,
+        message=f"{count} {'replica has' if count == 1 else 'replicas have'} no room: {first.problem.message}",
+    )
+
+
+def _on_the_way(plan: DeploymentPlan, counted: Sequence[ReplicaState], ready: int) -> Problem:
+    wanted = plan.deployment.demand.replicas if not isinstance(plan.deployment.demand, Rejected) else 0
+    starting = next((f"{s.pod.name} is {s.problem.reason.value}" for s in counted if s.problem is not None), "")
+    waits = [problem for _, problem in plan.waiting]
+    if not starting and not plan.creates and waits:
+        return waits[0]
+    detail = "; ".join(part for part in (starting, f"{len(waits)} wait for their turn" if waits else "") if part)
+    return Problem(
+        reason=Reason.STARTING, message=f"{ready} of {wanted} replicas are Ready; {detail}".removesuffix("; ")
+    )
+
+
+def _stalled(plan: DeploymentPlan) -> Problem | None:
+    permanent = [problem for problem in plan.problems if problem.reason in _PERMANENT]
+    if permanent:
+        return _first(permanent)
+    return _unplaced(plan) if plan.never and plan.unplaced else None
+
+
+def _accepted(plan: DeploymentPlan) -> _Fact:
+    if not plan.problems:
+        return "Accepted", "True", Reason.ACCEPTED, "the spec and the model's layout are understood"
+    first = _first(plan.problems)
+    unknown = first.reason in {Reason.MODEL_PENDING, Reason.MODEL_UNAVAILABLE}
+    message = "; ".join(problem.message for problem in plan.problems)
+    return "Accepted", "Unknown" if unknown else "False", first.reason, message
+
+
+def _fits(plan: DeploymentPlan) -> _Fact:
+    if plan.problems:
+        return "Fits", "Unknown", Reason.FROZEN, "what runs is left as it is until the spec is accepted"
+    if plan.unplaced:
+        problem = _unplaced(plan)
+        return "Fits", "False", problem.reason, problem.message
+    return "Fits", "True", Reason.FITS, "every replica has room"
+
+
+def _scaled(plan: DeploymentPlan, counted: int, desired: int | None, cause: Problem) -> _Fact:
+    if desired is None:
+        return "Scaled", "Unknown", Reason.FROZEN, cause.message
+    if counted == desired:
+        return "Scaled", "True", Reason.FITS, f"{counted} replicas exist"
+    reason = plan.unplaced[0].problem.reason if plan.unplaced else cause.reason
+    return "Scaled", "False", reason, f"{counted} of {desired} replicas exist"
+
+
+def _memory_limit(counted: Sequence[ReplicaState]) -> tuple[str, Reason, str]:
+    shares = {state.share.split(" ")[0] for state in counted}
+    if not shares:
+        return "Unknown", Reason.NOTHING_RUNS, "no replica runs"
+    if "MpsShare" in shares:
+        message = "the MPS limit is set for the replica's process; it has not been verified from inside"
+        return "Unknown", Reason.NOT_VERIFIED, message
+    if shares == {"MigSlice"}:
+        return "True", Reason.MIG_HARDWARE, "the MIG instance's hardware holds the limit"
+    return "True", Reason.WHOLE_DEVICE, "a replica has a whole GPU" + (", or a MIG slice" if len(shares) > 1 else "")
+
+
+def _condition(plan: DeploymentPlan, now: datetime, fact: _Fact) -> Condition:
+    kind, status, reason, message = fact
+    before = next((c for c in plan.deployment.conditions if c.type == kind), None)
+    since = before.last_transition if before is not None and before.status == status else now
+    return Condition(
+        type=kind,
+        status=status,
+        reason=reason.value,
+        message=message,
+        observed_generation=plan.deployment.generation,
+        last_transition=since,
+    )

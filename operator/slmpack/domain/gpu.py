@@ -1,0 +1,69 @@
+"""The GPU catalogue: what a product label means in memory, multiprocessors and MIG profiles.
+
+A number that no source gives is None and stays None: nothing here fills a gap.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["GpuCatalogue", "GpuModel", "MigProfile"]
+
+_LABEL_SUFFIX = re.compile(r"-SHARED$|-MIG-(?:INVALID|[0-9]+g\.[0-9]+gb[a-z0-9.+]*)$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigProfile:
+    """One MIG profile: an interval of `memory_slices` that may start at any of `placement_starts`."""
+
+    name: str
+    """As nvidia-smi prints it, for example `1g.10gb+me`."""
+    memory_mib: int | None
+    """The lowest value that a driver was seen to report for an instance."""
+    compute_slices: int
+    memory_slices: int
+    placement_starts: tuple[int, ...]
+    max_instances: int
+    sm_count: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuModel:
+    """One product; all figures are for one GPU."""
+
+    id: str
+    product_labels: tuple[str, ...]
+    """Values of `nvidia.com/gpu.product` without the sharing suffixes."""
+    compute_capability: str
+    memory_total_mib: int
+    """What `nvidia.com/gpu.memory` and nvidia-smi say; where no source does, what CUDA reports, which is less."""
+    memory_usable_mib: int | None
+    """What CUDA reports as the total, where it was captured."""
+    bandwidth_gb_s: float | None
+    tdp_w: int
+    sm_count: int | None
+    mig_profiles: tuple[MigProfile, ...]
+    """Empty where the product has no MIG."""
+    mps_max_clients: int | None
+    """Engines that the device plugin's MPS daemon admits on one GPU; None without MPS."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuCatalogue:
+    """Every known product, in the table's order."""
+
+    models: tuple[GpuModel, ...]
+
+    def by_product(self, label: str) -> GpuModel | None:
+        """The product of a `nvidia.com/gpu.product` label; a -SHARED or -MIG-<profile> suffix does not matter."""
+        product = _LABEL_SUFFIX.sub("", _LABEL_SUFFIX.sub("", label))
+        return next((model for model in self.models if product in model.product_labels), None)
+
+    def by_id(self, name: str) -> GpuModel | None:
+        """The product with this id of the table."""
+        return next((model for model in self.models if model.id == name), None)
+
+    def find(self, text: str) -> GpuModel | None:
+        """The product that a user means: an id in any case, or a label."""
+        return self.by_id(text.lower()) or self.by_product(text)

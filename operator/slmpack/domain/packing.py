@@ -1,0 +1,183 @@
+"""Which missing replica goes on which node and resource.
+
+The objective (D7a), lexicographic: most replicas placed, in the order of `wants` (D4b's total order); nothing that runs
+moves; an offer that opens no further GPU, then the smallest sufficient one, then by name.
+
+Each want is placed greedily; where it finds no room, replicas placed *in this plan* step aside along the shortest
+augmenting path. While GPU units bind, the wants that can be placed together form a transversal matroid, so this places
+the lexicographically first possible set. Where CPU or host memory bind as well, it is a heuristic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from slmpack.domain.board import Board, Candidate, Room, Want
+from slmpack.domain.inventory import GpuNode, Offer
+from slmpack.domain.quantity import format_bytes
+from slmpack.domain.reasons import Problem, Reason
+from slmpack.domain.sharing import Mode, describe_share, limit_bytes, mode_of
+from slmpack.domain.sizing import Need, fit_settings, nearest_fit, need_bytes
+from slmpack.domain.snapshot import Demand, Key, PodView, Policy, Taint, Toleration
+
+__all__ = ["GPU_TOLERATION", "Packed", "candidates_for", "pack"]
+
+GPU_TOLERATION = Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """The result for one want."""
+
+    want: Want
+    candidate: Candidate | None
+    problem: Problem | None
+    """Why it has no room; None if it has."""
+
+
+_TELLING = (
+    Reason.UNKNOWN_GPU,
+    Reason.NOT_ADVERTISED,
+    Reason.TIME_SLICED,
+    Reason.SINGLE_STRATEGY_MIG,
+    Reason.NO_MATCHING_GPU,
+    Reason.SELECTOR_MISMATCH,
+    Reason.UNTOLERATED_TAINT,
+    Reason.NODE_UNAVAILABLE,
+    Reason.INSUFFICIENT_GPU_MEMORY,
+)
+"""From the first check that a node can fail to the last: the later, the nearer it came to fit."""
+
+
+def candidates_for(demand: Demand, need: Need, nodes: Sequence[GpuNode], policy: Policy) -> Room:
+    """Every offer judged by what does not change with occupancy: kind, product, selector, taints, size."""
+    candidates: list[Candidate] = []
+    rejections: list[Problem] = []
+    for node in nodes:
+        refused = _refuse_node(demand, node)
+        if refused is not None:
+            rejections.append(refused)
+            continue
+        rejections.extend(node.refusals)
+        for offer in node.offers:
+            found = _judge_offer(demand, need, node, offer, policy)
+            if isinstance(found, Problem):
+                rejections.append(found)
+            else:
+                candidates.append(found)
+    rejections.sort(key=lambda problem: (-_TELLING.index(problem.reason), problem.message))
+    candidates.sort(key=lambda c: (limit_bytes(c.offer.share), c.node, c.offer.resource))
+    return Room(candidates=tuple(candidates), rejections=tuple(rejections))
+
+
+def pack(
+    wants: Sequence[Want], rooms: Mapping[Key, Room], nodes: Sequence[GpuNode], pods: Sequence[PodView], policy: Policy
+) -> tuple[Packed, ...]:
+    """Place `wants`, first come first served, around the pods that are there. Same order out as in."""
+    board = Board(rooms=rooms, nodes=nodes, pods=pods)
+    _fill(board, wants, board.place)
+    full = _fill(board, wants, board.place_directly)  # replicas that stepped aside may have left CPU or memory behind
+    problems = {key: _explain(want, rooms[key], board, policy) for key, want in full.items()}
+    return tuple(
+        Packed(
+            want=want,
+            candidate=board.placed.get(want.id),
+            problem=None if want.id in board.placed else problems[want.deployment],
+        )
+        for want in wants
+    )
+
+
+def _fill(board: Board, wants: Sequence[Want], place: Callable[[Want], bool]) -> dict[Key, Want]:
+    """Place what has no place yet; the first that finds none stands for its deployment, whose replicas are alike."""
+    full: dict[Key, Want] = {}
+    for want in wants:
+        if want.id not in board.placed and want.deployment not in full and not place(want):
+            full[want.deployment] = want
+    return full
+
+
+def _refuse_node(demand: Demand, node: GpuNode) -> Problem | None:
+    view = node.view
+    if demand.gpu_products and node.product not in demand.gpu_products:
+        wanted = ", ".join(sorted(demand.gpu_products))
+        message = f"node {node.name} has {node.product or 'no labelled GPU'}; spec.sharing.gpuProducts allows {wanted}"
+        return Problem(reason=Reason.NO_MATCHING_GPU, message=message, field="spec.sharing.gpuProducts")
+    missing = [f"{k}={v}" for k, v in sorted(demand.node_selector.items()) if view.labels.get(k) != v]
+    if missing:
+        message = f"node {node.name} lacks {', '.join(missing)} of spec.pod.nodeSelector"
+        return Problem(reason=Reason.SELECTOR_MISMATCH, message=message, field="spec.pod.nodeSelector")
+    taint = next((t for t in view.taints if not _tolerates((*demand.tolerations, GPU_TOLERATION), t)), None)
+    if taint is not None:
+        name = f"{taint.key}={taint.value}:{taint.effect}" if taint.value else f"{taint.key}:{taint.effect}"
+        message = f"node {node.name} has the taint {name}, which spec.sharing.tolerations does not tolerate"
+        return Problem(reason=Reason.UNTOLERATED_TAINT, message=message, field="spec.sharing.tolerations")
+    if view.unschedulable or not view.ready:
+        state = "cordoned" if view.unschedulable else "not Ready"
+        return Problem(reason=Reason.NODE_UNAVAILABLE, message=f"node {node.name} is {state}")
+    return None
+
+
+def _tolerates(tolerations: Sequence[Toleration], taint: Taint) -> bool:
+    if taint.effect == "PreferNoSchedule":
+        return True
+    return any(
+        (not t.key or t.key == taint.key)
+        and (not t.effect or t.effect == taint.effect)
+        and (t.operator == "Exists" or (bool(t.key) and t.value == taint.value))
+        for t in tolerations
+    )
+
+
+def _judge_offer(demand: Demand, need: Need, node: GpuNode, offer: Offer, policy: Policy) -> Candidate | Problem:
+    share = offer.share
+    if demand.mode not in {Mode.AUTO, mode_of(share)}:
+        message = f"node {node.name} offers {describe_share(share)}; spec.sharing.mode asks for {demand.mode.value}"
+        return Problem(reason=Reason.NO_MATCHING_GPU, message=message, field="spec.sharing.mode")
+    settings = fit_settings(share, need, policy)
+    if settings is None:
+        message = (
+            f"a replica needs {format_bytes(need_bytes(need))} of GPU memory; {describe_share(share)} on node "
+            f"{node.name} offers {format_bytes(limit_bytes(share))}"
+        )
+        return Problem(reason=Reason.INSUFFICIENT_GPU_MEMORY, message=message)
+    cap = None if demand.max_per_gpu is None else demand.max_per_gpu * offer.gpus
+    return Candidate(node=node.name, offer=offer, settings=settings, cap=cap)
+
+
+_NEAREST = (
+    Reason.INSUFFICIENT_GPUS,
+    Reason.MAX_PER_GPU,
+    Reason.INSUFFICIENT_PODS,
+    Reason.INSUFFICIENT_MEMORY,
+    Reason.INSUFFICIENT_CPU,
+)
+"""From the scarcest thing that an offer can lack to the one that is easiest to give it."""
+
+
+def _explain(want: Want, room: Room, board: Board, policy: Policy) -> Problem:
+    """Why a want has no room: the constraint that binds where it came nearest, and what would fit."""
+    if not room.candidates:
+        return _explain_no_candidate(room, want, policy)
+    blockers = [blocker for c in room.candidates if (blocker := board.blocker(want, c)) is not None]
+    nearest = max(blockers, key=lambda problem: (_NEAREST.index(problem.reason), problem.message))
+    if nearest.reason is not Reason.INSUFFICIENT_GPUS:
+        return nearest
+    units = sum(c.offer.units for c in room.candidates)
+    smallest = room.candidates[0].offer.share
+    message = (
+        f"all {units} GPUs or shares that hold {format_bytes(need_bytes(want.need))} are taken; one more "
+        f"{describe_share(smallest)} ({format_bytes(limit_bytes(smallest))}) would fit"
+    )
+    return Problem(reason=Reason.INSUFFICIENT_GPUS, message=message)
+
+
+def _explain_no_candidate(room: Room, want: Want, policy: Policy) -> Problem:
+    fits = f"{nearest_fit(want.need, policy)} would hold a replica ({format_bytes(need_bytes(want.need))})"
+    if not room.rejections:
+        return Problem(reason=Reason.NO_GPU_NODES, message=f"the cluster has no node with NVIDIA GPUs; {fits}")
+    nearest = room.rejections[0]
+    others = len({problem.message for problem in room.rejections}) - 1
+    more = f" (and {others} more offers that do not suit)" if others else ""
+    return Problem(reason=nearest.reason, field=nearest.field, message=f"{nearest.message}{more}; {fits}")

@@ -1,0 +1,195 @@
+"""What the planner decides: plain values that render, execute, report and the CLI read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slmpack.domain.footprint import Footprint
+from slmpack.domain.reasons import Problem
+from slmpack.domain.sharing import Share
+from slmpack.domain.snapshot import Demand, DeploymentView, Key, ReplicaRecord
+
+__all__ = [
+    "Action",
+    "Block",
+    "ClusterPlan",
+    "CreatePod",
+    "DeletePod",
+    "DeploymentPlan",
+    "EndPod",
+    "EngineSettings",
+    "GpuBar",
+    "Outcome",
+    "Placement",
+    "ReplicaState",
+    "RolloutState",
+    "Unplaced",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """The vLLM flags that bound one engine."""
+
+    gpu_memory_utilization: float
+    """Fraction of the total that CUDA reports, rounded down to three decimals."""
+    kv_cache_memory_bytes: int | None
+    """Set where engines share a GPU; None lets vLLM measure and take what is left of its budget."""
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where a replica goes: a node and a resource, never a GPU index (D5b)."""
+
+    node: str
+    share: Share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatePod:
+    """Make one replica's pod."""
+
+    deployment: DeploymentView
+    demand: Demand
+    name: str
+    placement: Placement
+    settings: EngineSettings
+    record: ReplicaRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletePod:
+    """Delete a pod; `reason` is from D4a's list, or the pod never was Ready, or it failed and is superseded."""
+
+    pod: Key
+    uid: str
+    deployment: Key
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndPod:
+    """Fail a pod that never became Ready, but keep it and its log as evidence (its activeDeadlineSeconds runs out)."""
+
+    pod: Key
+    uid: str
+    deployment: Key
+    problem: Problem
+
+
+Action = CreatePod | DeletePod | EndPod
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaState:
+    """One existing pod of a deployment, judged."""
+
+    pod: Key
+    node: str
+    resource: str
+    share: str
+    ready: bool
+    counts: bool
+    """Whether it is one of the replicas; a failed, superseded or terminating pod is not."""
+    problem: Problem | None
+    """What keeps it from being Ready."""
+    outdated: bool
+    """Made from an older spec or by another renderer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unplaced:
+    """Replicas with no room, all for the same reason; the message names the binding constraint and what would fit."""
+
+    count: int
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutState:
+    """How far a changed spec has come."""
+
+    problem: Problem
+    """UP_TO_DATE, ROLLING_OUT, ROLLOUT_STOPPED or ROLLOUT_BLOCKED, with the message for status."""
+    updated: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentPlan:
+    """Everything that is decided about one SLMDeployment."""
+
+    deployment: DeploymentView
+    footprint: Footprint | None
+    """None when it is unknown; `problems` says why."""
+    max_model_len: int | None
+    kv_tokens: int
+    """KV cache tokens that a replica must at least hold."""
+    needed_bytes: int
+    per_gpu: int
+    """Replicas that fit one GPU of the kind in use; 0 where none is placed."""
+    states: tuple[ReplicaState, ...]
+    creates: tuple[CreatePod, ...]
+    waiting: tuple[tuple[Placement, Problem], ...]
+    """Replicas that have room and start later (WAITING_FOR_START or BACK_OFF)."""
+    unplaced: tuple[Unplaced, ...]
+    rollout: RolloutState
+    problems: tuple[Problem, ...]
+    """Why the deployment is rejected or frozen; empty when it is neither."""
+    never: bool = False
+    """Whether the present cluster could never satisfy the spec (kstatus' Stalled)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One replica, or a stranger's pod, in the picture."""
+
+    label: str
+    """namespace/name of the pod, or of the planned replica."""
+    deployment: Key | None
+    """None for a stranger."""
+    share: str
+    used_bytes: int
+    """The share's limit, or what a stranger's resource amounts to."""
+    state: str
+    """ready, starting, planned, waiting, ending or foreign."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuBar:
+    """One GPU (or, for MIG, one slice) in the picture. Which physical GPU it is, nobody publishes (D5b)."""
+
+    node: str
+    resource: str
+    index: int | None
+    index_basis: str | None
+    """`assumed` where blocks were dealt to GPUs in order, None where the unit is not a GPU."""
+    product: str
+    usable_bytes: int
+    blocks: tuple[Block, ...]
+    note: str = ""
+    """Why it offers nothing, if so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterPlan:
+    """One cycle's decisions."""
+
+    deployments: tuple[DeploymentPlan, ...]
+    actions: tuple[Action, ...]
+    """In the order in which they are to be written: ends and deletes, then creates in D4b's order."""
+    bars: tuple[GpuBar, ...]
+    next_wake_seconds: float | None
+    """When time alone changes the plan (a budget or a back-off runs out); None if never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A write that the API server refused; a write that worked needs no word."""
+
+    deployment: Key
+    pod: str
+    """Name of the pod, or empty for the Service."""
+    problem: Problem

@@ -1,0 +1,199 @@
+"""The straight line: spec -> footprint -> room -> packing -> plan. Read this first.
+
+`plan_cluster` is one pure function over a snapshot. Planning an unchanged world gives no actions, and the order of the
+snapshot's tuples never matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from slmpack.domain.account import Decided, account_for
+from slmpack.domain.board import Candidate, Want
+from slmpack.domain.case import Case, World, open_cases
+from slmpack.domain.packing import Packed, pack
+from slmpack.domain.picture import draw_bars
+from slmpack.domain.plan import ClusterPlan, CreatePod, DeletePod, DeploymentPlan, Placement
+from slmpack.domain.reasons import Problem, Reason
+from slmpack.domain.rollout import Missing, lowest_free_ordinals, retire
+from slmpack.domain.sharing import describe_share, starts_alone
+from slmpack.domain.sizing import Need
+from slmpack.domain.snapshot import Demand, Key, PodView, Policy, ReplicaRecord, Snapshot
+from slmpack.domain.turns import Turns
+
+__all__ = ["plan_cluster"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Queued:
+    """A missing replica in D4b's order."""
+
+    want: Want
+    case: Case
+    demand: Demand
+    missing: Missing
+
+
+def plan_cluster(snapshot: Snapshot, policy: Policy) -> ClusterPlan:
+    """Decide everything for every SLMDeployment at once: packing is a question to the whole cluster."""
+    world = World.read(snapshot, policy)
+    cases = open_cases(world)
+    queue = _order(cases)
+    packed = _pack(cases, queue, world, snapshot.pods)
+    replaced = _one_old_first(cases, queue, packed, world)
+    ending = [d for case in cases if case.book for d in case.book.deletes] + list(replaced.values())
+    ends = tuple(e for case in cases if case.book for e in case.book.ends)
+    turns = Turns(pods=snapshot.pods, ending={d.uid for d in ending} | {e.uid for e in ends})
+    deletes = tuple(d for d in ending if turns.may_end(d))
+    plans = _take_turns(cases, queue, packed, replaced, turns, world)
+    return ClusterPlan(
+        deployments=plans,
+        actions=(*ends, *deletes, *_in_order(queue, plans)),
+        bars=draw_bars(world.nodes, snapshot.pods, plans, ending={d.uid for d in deletes} | {e.uid for e in ends}),
+        next_wake_seconds=_next_wake(cases, world),
+    )
+
+
+def _order(cases: Sequence[Case]) -> tuple[_Queued, ...]:
+    """D4b: priority, every SLMDeployment's first replica before anyone's second, creation time, namespace/name."""
+    queue: list[tuple[tuple[int, int, datetime, Key], Case, Demand, Need, Missing]] = []
+    for case in cases:
+        if case.book is None or case.need is None or case.demand is None:
+            continue
+        for offset, missing in enumerate(case.book.missing):
+            order = (-case.demand.priority, len(case.book.live) + offset, case.view.created, case.view.key)
+            queue.append((order, case, case.demand, case.need, missing))
+    queue.sort(key=lambda entry: entry[0])
+    return tuple(
+        _Queued(want=Want(id=n, deployment=case.view.key, need=need), case=case, demand=demand, missing=missing)
+        for n, (_, case, demand, need, missing) in enumerate(queue)
+    )
+
+
+def _pack(cases: Sequence[Case], queue: Sequence[_Queued], world: World, pods: Sequence[PodView]) -> tuple[Packed, ...]:
+    rooms = {case.view.key: case.room for case in cases if case.room is not None}
+    return pack([queued.want for queued in queue], rooms, world.nodes, pods, world.policy)
+
+
+def _one_old_first(
+    cases: Sequence[Case], queue: Sequence[_Queued], packed: Sequence[Packed], world: World
+) -> dict[Key, DeletePod]:
+    """Rollouts without room for one more: the old pod whose end gives the new one a place, and only then."""
+    result: dict[Key, DeletePod] = {}
+    for case in cases:
+        book, key = case.book, case.view.key
+        if book is None or not book.rolling or book.deletes or any(pod.deleting for pod in case.pods):
+            continue
+        blocked = [p.want.id for p in packed if p.want.deployment == key and p.candidate is None]
+        for victim in sorted(book.old, key=lambda p: (p.ready, -_ordinal(p))) if blocked else ():
+            rest = [pod for pod in world.snapshot.pods if pod.uid != victim.uid]
+            if _pack(cases, queue, world, rest)[blocked[0]].candidate is not None:
+                result[key] = retire(victim, Reason.ROLLOUT)
+                break
+    return result
+
+
+def _take_turns(  # noqa: PLR0913, PLR0917 - the line's last step needs what every step before it found
+    cases: Sequence[Case],
+    queue: Sequence[_Queued],
+    packed: Sequence[Packed],
+    replaced: Mapping[Key, DeletePod],
+    turns: Turns,
+    world: World,
+) -> tuple[DeploymentPlan, ...]:
+    """Sort what has room into what starts now and what waits, and close every case."""
+    ordinals = {
+        case.view.key: iter(lowest_free_ordinals(case.pods, len(case.book.missing))) for case in cases if case.book
+    }
+    creates: dict[Key, list[CreatePod]] = {case.view.key: [] for case in cases}
+    waiting: dict[Key, list[tuple[Placement, Problem]]] = {case.view.key: [] for case in cases}
+    unplaced: dict[Key, list[Packed]] = {case.view.key: [] for case in cases}
+    for queued, result in zip(queue, packed, strict=True):
+        key = queued.want.deployment
+        if result.candidate is None:
+            unplaced[key].append(result)
+            continue
+        placement = Placement(node=result.candidate.node, share=result.candidate.offer.share)
+        wait = _back_off(queued.missing, world.snapshot.now) or turns.take(placement)
+        if wait is None:
+            creates[key].append(_create(queued, result.candidate, next(ordinals[key]), world.policy))
+        else:
+            waiting[key].append((placement, wait))
+    return tuple(
+        account_for(
+            case,
+            Decided(
+                creates=tuple(creates[case.view.key]),
+                waiting=tuple(waiting[case.view.key]),
+                unplaced=tuple(unplaced[case.view.key]),
+                replaced=replaced.get(case.view.key),
+            ),
+            world,
+        )
+        for case in cases
+    )
+
+
+def _back_off(missing: Missing, now: datetime) -> Problem | None:
+    if missing.not_before is None or missing.not_before <= now:
+        return None
+    seconds = (missing.not_before - now).total_seconds()
+    message = f"{missing.replaces} failed; attempt {missing.attempt} starts in {seconds:.0f} s"
+    return Problem(reason=Reason.BACK_OFF, message=message)
+
+
+def _create(queued: _Queued, candidate: Candidate, ordinal: int, policy: Policy) -> CreatePod:
+    view, share = queued.case.view, candidate.offer.share
+    record = ReplicaRecord(
+        deployment=view.key,
+        owner_uid=view.uid,
+        ordinal=ordinal,
+        spec_hash=queued.demand.spec_hash,
+        render_version=policy.render_version,
+        node=candidate.node,
+        resource=candidate.offer.resource,
+        share=describe_share(share),
+        starts_alone=starts_alone(share),
+        footprint=queued.want.need.footprint,
+        max_model_len=queued.want.need.max_model_len,
+        attempt=queued.missing.attempt,
+        replaces=queued.missing.replaces,
+    )
+    return CreatePod(
+        deployment=view,
+        demand=queued.demand,
+        name=f"{view.key.name}-{ordinal}",
+        placement=Placement(node=candidate.node, share=share),
+        settings=candidate.settings,
+        record=record,
+    )
+
+
+def _in_order(queue: Sequence[_Queued], plans: Sequence[DeploymentPlan]) -> tuple[CreatePod, ...]:
+    """Creates in D4b's order, so that a failing API server leaves the right ones made."""
+    queues = {plan.deployment.key: list(plan.creates) for plan in plans}
+    return tuple(queues[q.want.deployment].pop(0) for q in queue if queues[q.want.deployment])
+
+
+def _next_wake(cases: Sequence[Case], world: World) -> float | None:
+    """Seconds until time alone changes the plan: a budget, a back-off or a grave's term runs out."""
+    now, policy = world.snapshot.now, world.policy
+    moments: list[datetime] = []
+    for case in cases:
+        if case.demand is None or case.book is None:
+            continue
+        moments.extend(missing.not_before for missing in case.book.missing if missing.not_before is not None)
+        for pod in case.book.live:
+            if not pod.was_ready:
+                budget = case.demand.startup_budget if pod.node is not None else policy.schedule_budget
+                moments.append(pod.created + budget)
+            elif pod.ready_since is not None and case.book.graves:
+                moments.append(pod.ready_since + policy.failed_kept_for)
+    future = [(moment - now).total_seconds() for moment in moments if moment > now]
+    return min(future, default=None)
+
+
+def _ordinal(pod: PodView) -> int:
+    return pod.record.ordinal if pod.record is not None else 0

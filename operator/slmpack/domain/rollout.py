@@ -1,0 +1,265 @@
+"""One deployment's pods against what is wanted: which count, which end and why, how many are missing.
+
+Nothing here knows about room. A replica that was Ready once ends only for a reason of D4a's closed list; one that never
+was may also end because its time ran out. A failed pod (a *grave*) keeps its name and log, holds no share, and carries
+the attempt count until its successor has been Ready for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from slmpack.domain.plan import DeletePod, EndPod, RolloutState
+from slmpack.domain.reasons import Problem, Reason
+from slmpack.domain.snapshot import Demand, PodPhase, PodView, Policy
+
+__all__ = ["Book", "Missing", "keep_book", "lowest_free_ordinals", "retire", "start_problem"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A replica that is wanted and has no pod yet."""
+
+    attempt: int
+    replaces: str
+    """Name of the grave it follows, or empty."""
+    not_before: datetime | None
+    """When its back-off ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Book:
+    """A deployment's pods, sorted."""
+
+    updated: tuple[PodView, ...]
+    """Live pods of the present spec."""
+    old: tuple[PodView, ...]
+    """Live pods of an earlier spec."""
+    graves: tuple[PodView, ...]
+    deletes: tuple[DeletePod, ...]
+    ends: tuple[EndPod, ...]
+    missing: tuple[Missing, ...]
+    surge: bool
+    """The one missing replica is a rollout's: one more than `replicas`, for as long as it starts."""
+    rolling: bool
+    """A rollout may take its next step: where the missing replica has no room, one old pod goes first."""
+    rollout: RolloutState
+
+    @property
+    def live(self) -> tuple[PodView, ...]:
+        """The pods that count as replicas."""
+        return (*self.updated, *self.old)
+
+
+def keep_book(demand: Demand, pods: Sequence[PodView], policy: Policy, now: datetime) -> Book:
+    """Sort `pods` (all of one deployment) and decide what ends and what is missing, before any question of room."""
+    ours = sorted(pods, key=_ordinal)
+    ends, expired = _end_late_starts(demand, ours, policy, now)
+    gone = {pod.uid for pod in expired}
+    live = [p for p in ours if not p.finished and not p.deleting and not p.ended and p.uid not in gone]
+    graves = tuple(p for p in ours if p.finished and not p.deleting)
+    updated = [p for p in live if _hash(p) == demand.spec_hash]
+    old = [p for p in live if _hash(p) != demand.spec_hash]
+    deletes = [*(_delete_expired(p) for p in expired if p.node is None)]
+    stopped = _stopped(demand, graves, old, policy)
+    starting = any(not p.ready for p in updated)
+    surplus = len(live) - demand.replicas - (1 if old and starting else 0)
+    for victim in sorted(live, key=lambda p: _victim_order(p, demand))[: max(0, surplus)]:
+        rolled = (
+            victim in old and bool(updated) and len(updated) + len(old) <= demand.replicas + 1 and demand.replicas > 0
+        )
+        deletes.append(retire(victim, Reason.ROLLOUT if rolled else Reason.SCALED_DOWN))
+        (old if victim in old else updated).remove(victim)
+    deletes.extend(_clear_graves(demand, graves, live, policy, now))
+    kept_graves = [g for g in graves if g.uid not in {d.uid for d in deletes}]
+    short = 0 if stopped else demand.replicas - len(updated) - len(old)
+    rolling = bool(old) and not starting and not stopped
+    return Book(
+        updated=tuple(updated),
+        old=tuple(old),
+        graves=graves,
+        deletes=tuple(deletes),
+        ends=tuple(ends),
+        missing=_missing(demand, max(0, short) + (1 if rolling and short <= 0 else 0), kept_graves, live, policy),
+        surge=rolling and short <= 0,
+        rolling=rolling,
+        rollout=_rollout_state(demand, updated, old, stopped),
+    )
+
+
+def retire(pod: PodView, reason: Reason) -> DeletePod:
+    """Delete a live pod for a reason of D4a's list."""
+    said = {
+        Reason.ROLLOUT: "the spec changed and its successor has its place",
+        Reason.SCALED_DOWN: "fewer replicas are wanted",
+    }
+    return _delete(pod, Problem(reason=reason, message=said[reason]))
+
+
+def start_problem(pod: PodView, demand: Demand | None, now: datetime) -> Problem | None:
+    """What keeps a pod from being Ready, in words for people; None if it is Ready. The cause outranks the symptom."""
+    if pod.ready:
+        return None
+    if pod.ended:
+        return Problem(
+            reason=Reason.NOT_READY_IN_TIME, message=f"it was ended: {pod.ended}. {_last_words(pod)}".strip()
+        )
+    known = {
+        "OOMKilled": Reason.OOM_KILLED,
+        "Evicted": Reason.EVICTED,
+        "ImagePullBackOff": Reason.IMAGE_PULL,
+        "ErrImagePull": Reason.IMAGE_PULL,
+        "InvalidImageName": Reason.IMAGE_PULL,
+        "CrashLoopBackOff": Reason.CRASH_LOOP,
+        "NodeLost": Reason.NODE_LOST,
+    }
+    if pod.reason in known:
+        return Problem(reason=known[pod.reason], message=_last_words(pod))
+    if pod.finished:
+        return Problem(reason=Reason.POD_FAILED, message=_last_words(pod))
+    if pod.phase is PodPhase.UNKNOWN:
+        return Problem(reason=Reason.NODE_LOST, message=f"node {pod.node} does not answer")
+    if pod.node is None and pod.unschedulable:
+        return Problem(reason=Reason.UNSCHEDULABLE, message=pod.unschedulable)
+    if pod.restarts:
+        message = f"restarted {pod.restarts} times. {_last_words(pod)}".strip()
+        return Problem(reason=Reason.CRASH_LOOP, message=message)
+    budget = f" of at most {demand.startup_budget.total_seconds():.0f} s" if demand else ""
+    age = (now - pod.created).total_seconds()
+    state = "not Ready any more" if pod.was_ready else f"starting for {age:.0f} s{budget}"
+    return Problem(reason=Reason.STARTING, message=state)
+
+
+def lowest_free_ordinals(pods: Sequence[PodView], count: int) -> tuple[int, ...]:
+    """The lowest ordinals that no existing pod holds, Terminating and failed ones included."""
+    taken = {pod.record.ordinal for pod in pods if pod.record is not None}
+    return tuple(n for n in range(len(taken) + count) if n not in taken)[:count]
+
+
+def _end_late_starts(
+    demand: Demand, pods: Sequence[PodView], policy: Policy, now: datetime
+) -> tuple[list[EndPod], list[PodView]]:
+    ends: list[EndPod] = []
+    expired: list[PodView] = []
+    for pod in pods:
+        if pod.was_ready or pod.finished or pod.deleting or pod.ended or pod.record is None:
+            continue
+        budget = demand.startup_budget if pod.node is not None else policy.schedule_budget
+        if now - pod.created < budget or (pod.node is None and not pod.unschedulable):
+            continue
+        expired.append(pod)
+        if pod.node is not None:
+            message = (
+                f"not Ready within {demand.startup_budget.total_seconds():.0f} s (spec.engine.startupTimeoutSeconds)"
+            )
+            problem = Problem(
+                reason=Reason.NOT_READY_IN_TIME, message=message, field="spec.engine.startupTimeoutSeconds"
+            )
+            ends.append(EndPod(pod=pod.key, uid=pod.uid, deployment=pod.record.deployment, problem=problem))
+    return ends, expired
+
+
+def _stopped(demand: Demand, graves: Sequence[PodView], old: Sequence[PodView], policy: Policy) -> Problem | None:
+    """A rollout stops where the new spec's replica ran out of time or attempts while old ones still run."""
+    if not old:
+        return None
+    for grave in graves:
+        if _hash(grave) != demand.spec_hash or grave.was_ready or grave.record is None:
+            continue
+        if grave.ended or grave.record.attempt >= policy.rollout_attempts:
+            cause = start_problem(grave, demand, grave.created)
+            message = (
+                f"pod {grave.key.name} of the new spec did not become Ready ({cause.message if cause else ''}); "
+                f"{len(old)} replicas keep the previous spec. Correct the spec, or apply the previous one to go back; "
+                f"to try this one again, delete pod {grave.key.name}"
+            )
+            return Problem(reason=Reason.ROLLOUT_STOPPED, message=message)
+    return None
+
+
+def _rollout_state(
+    demand: Demand, updated: Sequence[PodView], old: Sequence[PodView], stopped: Problem | None
+) -> RolloutState:
+    if stopped is not None:
+        problem = stopped
+    elif old:
+        message = f"{len(updated)} of {demand.replicas} replicas have the present spec"
+        problem = Problem(reason=Reason.ROLLING_OUT, message=message)
+    else:
+        problem = Problem(reason=Reason.UP_TO_DATE, message="every replica has the present spec")
+    return RolloutState(problem=problem, updated=len(updated))
+
+
+def _missing(
+    demand: Demand, count: int, graves: Sequence[PodView], live: Sequence[PodView], policy: Policy
+) -> tuple[Missing, ...]:
+    followed = {pod.record.replaces for pod in live if pod.record is not None}
+    open_graves = [g for g in graves if _hash(g) == demand.spec_hash and g.key.name not in followed]
+    result = [_after(grave, policy) for grave in open_graves[:count]]
+    return (*result, *(Missing(attempt=1, replaces="", not_before=None) for _ in range(count - len(result))))
+
+
+def _after(grave: PodView, policy: Policy) -> Missing:
+    failed_at = grave.finished_at or grave.created
+    ran_well = grave.was_ready and failed_at - grave.created > policy.failed_kept_for
+    attempts = 0 if ran_well or grave.record is None else grave.record.attempt
+    wait = min(policy.backoff_max, policy.backoff_base * 2 ** min(max(0, attempts - 1), 16))
+    return Missing(attempt=attempts + 1, replaces=grave.key.name, not_before=failed_at + wait)
+
+
+def _clear_graves(
+    demand: Demand, graves: Sequence[PodView], live: Sequence[PodView], policy: Policy, now: datetime
+) -> list[DeletePod]:
+    successors = {p.record.replaces: p for p in (*graves, *live) if p.record is not None and p.record.replaces}
+    kept = 0
+    deletes: list[DeletePod] = []
+    for grave in sorted(graves, key=lambda g: (g.finished_at or g.created, g.key), reverse=True):
+        successor = successors.get(grave.key.name)
+        if _hash(grave) != demand.spec_hash:
+            why = "it failed under an earlier spec"
+        elif successor is not None and successor.finished:
+            why = f"{successor.key.name} followed it and failed later"
+        elif successor is not None and successor.ready_since and now - successor.ready_since >= policy.failed_kept_for:
+            why = f"{successor.key.name} followed it and has been Ready for {_minutes(policy.failed_kept_for)}"
+        elif kept >= demand.replicas:
+            why = "fewer replicas are wanted"
+        else:
+            kept += 1
+            continue
+        deletes.append(_delete(grave, Problem(reason=Reason.REPLACED, message=why)))
+    return deletes
+
+
+def _victim_order(pod: PodView, demand: Demand) -> tuple[bool, bool, bool, int]:
+    """Scaling down and rolling ends what costs least first: old spec, never Ready, not Ready, highest ordinal."""
+    return _hash(pod) == demand.spec_hash, pod.was_ready, pod.ready, -_ordinal(pod)
+
+
+def _delete_expired(pod: PodView) -> DeletePod:
+    message = f"the scheduler could not bind it: {pod.unschedulable}"
+    return _delete(pod, Problem(reason=Reason.UNSCHEDULABLE, message=message))
+
+
+def _delete(pod: PodView, problem: Problem) -> DeletePod:
+    deployment = pod.record.deployment if pod.record is not None else pod.key
+    return DeletePod(pod=pod.key, uid=pod.uid, deployment=deployment, problem=problem)
+
+
+def _last_words(pod: PodView) -> str:
+    code = f" (exit code {pod.exit_code})" if pod.exit_code is not None else ""
+    text = " ".join(part for part in (pod.reason, pod.message) if part)
+    return f"{text}{code}".strip() or f"no message; see kubectl logs -n {pod.key.namespace} {pod.key.name}"
+
+
+def _hash(pod: PodView) -> str:
+    return pod.record.spec_hash if pod.record is not None else ""
+
+
+def _ordinal(pod: PodView) -> int:
+    return pod.record.ordinal if pod.record is not None else 0
+
+
+def _minutes(duration: timedelta) -> str:
+    return f"{duration.total_seconds() / 60:.0f} minutes"

@@ -1,0 +1,171 @@
+"""From a demand to what one replica needs, and from a share to the engine flags that keep the replica inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from math import floor
+
+from slmpack.domain.engine import kv_element_bytes
+from slmpack.domain.footprint import KV_BLOCK_TOKENS, Footprint, Serving, estimate_footprint
+from slmpack.domain.gpu import GpuCatalogue
+from slmpack.domain.model import ModelProfile
+from slmpack.domain.plan import EngineSettings
+from slmpack.domain.quantity import MIB, format_bytes
+from slmpack.domain.reasons import Problem, Reason
+from slmpack.domain.sharing import Exclusive, MigSlice, MpsShare, Share, cuda_total_bytes, limit_bytes
+from slmpack.domain.snapshot import Demand, ModelUnknown, Policy, ReplicaRecord
+
+__all__ = ["Need", "fit_settings", "nearest_fit", "need_bytes", "size_replica"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What one replica of a deployment needs."""
+
+    footprint: Footprint
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    kv_tokens: int
+    """KV cache tokens that must fit: one request of maxModelLen plus the policy's sequences (D7a)."""
+    cpu_millicores: int
+    memory_bytes: int
+
+    def requests(self, resource: str) -> dict[str, int]:
+        """What its pod takes of a node."""
+        return {resource: 1, "cpu": self.cpu_millicores, "memory": self.memory_bytes, "pods": 1}
+
+
+def size_replica(demand: Demand, policy: Policy, records: Iterable[ReplicaRecord]) -> Need | Problem:
+    """The need by the model's config; while that is unknown, by what replicas of the same spec were placed with."""
+    model = demand.model
+    if isinstance(model, ModelUnknown):
+        known = next((r for r in records if r.spec_hash == demand.spec_hash and r.footprint and r.max_model_len), None)
+        if known is None or known.footprint is None or known.max_model_len is None:
+            return Problem(reason=model.reason, message=model.message, field="spec.model.source")
+        return _need(demand, policy, footprint=known.footprint, max_model_len=known.max_model_len)
+    model = _as_served(model, dict(demand.engine_args).get("--dtype"))
+    length = demand.max_model_len or min(model.max_positions, policy.default_max_model_len)
+    if length > model.max_positions:
+        return _too_long(length, model)
+    serving = _serving(demand, policy, length, model_dtype_bytes=model.dtype_bytes)
+    runtime = policy.engines.runtime_for(demand.engine_version)
+    footprint = estimate_footprint(model, serving, runtime=runtime)
+    return _need(demand, policy, footprint=footprint, max_model_len=length)
+
+
+def fit_settings(share: Share, need: Need, policy: Policy) -> EngineSettings | None:
+    """The flags that keep the engine inside its share, or None if its KV cache would be too small there.
+
+    vLLM's budget is utilisation x CUDA's total, and its start-up check counts the context as taken already, so
+    utilisation <= (limit - what lies outside the budget) / total, rounded down (facts: vLLM 0.33.0 `request_memory`).
+    """
+    footprint, total = need.footprint, cuda_total_bytes(share)
+    budget = limit_bytes(share) - footprint.outside_bytes
+    utilization = floor(min(policy.utilization_ceiling, budget / total) * 1000) / 1000
+    if utilization <= 0:
+        return None
+    kv_bytes = int(utilization * total) - footprint.fixed_inside_bytes
+    if kv_bytes < footprint.kv_bytes(need.kv_tokens):
+        return None
+    match share:
+        case Exclusive() | MigSlice():
+            stated_kv = None  # alone on its device: vLLM measures what is left, which is better than our estimate
+        case MpsShare():
+            block = footprint.kv_bytes_per_token * KV_BLOCK_TOKENS
+            stated_kv = kv_bytes // block * block
+    return EngineSettings(
+        gpu_memory_utilization=utilization,
+        kv_cache_memory_bytes=stated_kv,
+        max_model_len=need.max_model_len,
+        max_num_seqs=need.max_num_seqs,
+        max_num_batched_tokens=need.max_num_batched_tokens,
+    )
+
+
+def need_bytes(need: Need) -> int:
+    """Device memory that a share must at least have, in bytes."""
+    return need.footprint.total_bytes(need.kv_tokens)
+
+
+def nearest_fit(need: Need, policy: Policy) -> str:
+    """The smallest MIG slice and the smallest whole GPU of the catalogue that would hold the replica."""
+    options = [
+        next((name for share, name in sorted(kind, key=_by_size) if fit_settings(share, need, policy)), None)
+        for kind in _catalogue_shares(policy.gpus)
+    ]
+    return " or ".join(option for option in options if option) or "no GPU of the catalogue"
+
+
+def _by_size(option: tuple[Share, str]) -> tuple[int, str]:
+    return limit_bytes(option[0]), option[1]
+
+
+def _catalogue_shares(catalogue: GpuCatalogue) -> tuple[list[tuple[Share, str]], list[tuple[Share, str]]]:
+    slices: list[tuple[Share, str]] = [
+        (
+            MigSlice(resource="", profile=p.name, memory_bytes=p.memory_mib * MIB),
+            f"a {p.name} slice of {gpu.id} ({format_bytes(p.memory_mib * MIB)})",
+        )
+        for gpu in catalogue.models
+        for p in gpu.mig_profiles
+        if p.memory_mib
+    ]
+    gpus: list[tuple[Share, str]] = [
+        (Exclusive(resource="", memory_bytes=usable_mib * MIB), f"a whole {gpu.id} ({format_bytes(usable_mib * MIB)})")
+        for gpu in catalogue.models
+        for usable_mib in (gpu.memory_usable_mib or gpu.memory_total_mib,)
+    ]
+    return slices, gpus
+
+
+def _need(demand: Demand, policy: Policy, *, footprint: Footprint, max_model_len: int) -> Need:
+    sequences, batched_tokens = _batching(demand, policy)
+    return Need(
+        footprint=footprint,
+        max_model_len=max_model_len,
+        max_num_seqs=sequences,
+        max_num_batched_tokens=batched_tokens,
+        kv_tokens=max_model_len + policy.kv_sequences * policy.kv_tokens_per_sequence,
+        cpu_millicores=demand.cpu_millicores,
+        memory_bytes=demand.memory_bytes,
+    )
+
+
+def _batching(demand: Demand, policy: Policy) -> tuple[int, int]:
+    """Sequences and tokens of one step: the user's, else the policy's, bent to the other (tokens >= sequences)."""
+    args = dict(demand.engine_args)
+    user_sequences, user_tokens = args.get("--max-num-seqs"), args.get("--max-num-batched-tokens")
+    tokens = int(user_tokens or policy.max_num_batched_tokens)
+    sequences = int(user_sequences or min(policy.max_num_seqs, tokens))
+    return sequences, max(tokens, sequences)
+
+
+def _serving(demand: Demand, policy: Policy, max_model_len: int, *, model_dtype_bytes: int) -> Serving:
+    args = dict(demand.engine_args)
+    sequences, batched_tokens = _batching(demand, policy)
+    return Serving(
+        max_model_len=max_model_len,
+        max_num_seqs=sequences,
+        max_num_batched_tokens=batched_tokens,
+        kv_cache_dtype_bytes=kv_element_bytes(args.get("--kv-cache-dtype"), model_dtype_bytes=model_dtype_bytes),
+        enforce_eager="--enforce-eager" in args,
+    )
+
+
+def _as_served(model: ModelProfile, dtype: str | None) -> ModelProfile:
+    """The model with the user's --dtype; `auto` and absence leave what the config says."""
+    width = {"half": 2, "float16": 2, "bfloat16": 2, "float": 4, "float32": 4}.get(dtype or "auto")
+    if width is None:
+        return model
+    return replace(model, dtype_bytes=width, weight_bytes=model.parameters * width)
+
+
+def _too_long(length: int, model: ModelProfile) -> Problem:
+    return Problem(
+        reason=Reason.MODEL_LEN_TOO_LONG,
+        field="spec.engine.maxModelLen",
+        message=f"spec.engine.maxModelLen: {length} is more than the model's {model.max_positions} positions; "
+        f"at most {model.max_positions} works",
+    )

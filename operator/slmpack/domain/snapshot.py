@@ -1,0 +1,254 @@
+"""What the planner sees: one frozen copy of the world, as adapters read it. No rule lives here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+
+from slmpack.domain.engine import EngineTable, EngineVersion
+from slmpack.domain.footprint import Footprint
+from slmpack.domain.gpu import GpuCatalogue
+from slmpack.domain.model import ModelProfile
+from slmpack.domain.reasons import Problem, Reason
+from slmpack.domain.sharing import Mode
+
+__all__ = [
+    "Condition",
+    "Demand",
+    "DeploymentView",
+    "Key",
+    "ModelUnknown",
+    "NodeView",
+    "PodPhase",
+    "PodView",
+    "Policy",
+    "Rejected",
+    "ReplicaRecord",
+    "Snapshot",
+    "Taint",
+    "Toleration",
+]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """Namespace and name."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taint:
+    """A node's taint."""
+
+    key: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toleration:
+    """A pod's toleration, as core/v1 means it: an empty key with Exists tolerates everything."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    """A node as the API server has it. Allocatable: extended resources as counts, cpu in millicores, memory in bytes.
+
+    Every quantity of a pod below is in the same units.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    taints: tuple[Taint, ...]
+    unschedulable: bool
+    ready: bool
+    allocatable: Mapping[str, int]
+    used_by_others: Mapping[str, int] = field(default_factory=dict)
+    """cpu, memory and pods that pods without a PodView (no GPU, not ours) request on this node, summed."""
+
+
+class PodPhase(Enum):
+    """`status.phase`."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaRecord:
+    """What we wrote on a replica's pod when we made it, so that a restart needs no network and no memory."""
+
+    deployment: Key
+    owner_uid: str
+    ordinal: int
+    spec_hash: str
+    """Of the user's spec only."""
+    render_version: str
+    """Of the renderer; a difference is reported as outdated and restarts nothing."""
+    node: str
+    """The node that the pod's required affinity names."""
+    resource: str
+    share: str
+    """`describe_share` of the share it was placed with."""
+    starts_alone: bool
+    footprint: Footprint | None
+    max_model_len: int | None
+    attempt: int
+    """1 for a first start; one more for each start that failed before it."""
+    replaces: str
+    """Name of the failed pod that this one follows, or empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodView:
+    """A pod that requests a GPU or carries our label. Requests as in NodeView.allocatable."""
+
+    key: Key
+    uid: str
+    node: str | None
+    """The node it is bound to."""
+    requests: Mapping[str, int]
+    phase: PodPhase
+    created: datetime
+    deleting: bool
+    ready: bool
+    ready_since: datetime | None
+    was_ready: bool
+    """Ready now or at any time before."""
+    reason: str = ""
+    """`status.reason`, or the container's waiting or terminated reason: the most specific one."""
+    message: str = ""
+    exit_code: int | None = None
+    restarts: int = 0
+    ended: str = ""
+    """Why we let it fail (annotation slmpack.dev/ended), or empty."""
+    finished_at: datetime | None = None
+    """When a failed pod failed."""
+    unschedulable: str = ""
+    """The scheduler's message while it cannot bind the pod."""
+    record: ReplicaRecord | None = None
+    """None for a stranger's pod."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it holds no resources any more."""
+        return self.phase in {PodPhase.FAILED, PodPhase.SUCCEEDED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelUnknown:
+    """Why a model's profile is not to be had (now, or ever)."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """An accepted SLMDeployment, translated. `template` is opaque to every decision: only render reads it."""
+
+    replicas: int
+    spec_hash: str
+    model_source: str
+    model: ModelProfile | ModelUnknown
+    engine_version: EngineVersion
+    engine_image: str
+    engine_args: tuple[tuple[str, str | None], ...]
+    """Normalised by `engine.normalise_args`."""
+    max_model_len: int | None
+    """What the user wrote; None asks for the default."""
+    startup_budget: timedelta
+    mode: Mode
+    max_per_gpu: int | None
+    gpu_products: frozenset[str]
+    """Empty: any."""
+    tolerations: tuple[Toleration, ...]
+    node_selector: Mapping[str, str]
+    cpu_millicores: int
+    memory_bytes: int
+    priority: int
+    template: Mapping[str, object] = field(default_factory=dict)
+    """The spec as the user wrote it (camelCase JSON)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """An SLMDeployment whose spec cannot be used; what runs is frozen."""
+
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """metav1.Condition."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    observed_generation: int
+    last_transition: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentView:
+    """One SLMDeployment."""
+
+    key: Key
+    uid: str
+    generation: int
+    created: datetime
+    deleting: bool
+    demand: Demand | Rejected
+    conditions: tuple[Condition, ...] = ()
+    """As status has them now: unchanged ones keep their transition time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Every constant that a decision uses, with the tables it reads; `data/` has their sources."""
+
+    gpus: GpuCatalogue
+    engines: EngineTable
+    default_max_model_len: int = 8192
+    kv_sequences: int = 32
+    """Sequences whose KV cache must fit beside one request of maxModelLen (D7a, until the knee replaces it)."""
+    kv_tokens_per_sequence: int = 1024
+    max_num_seqs: int = 128
+    max_num_batched_tokens: int = 2048
+    utilization_ceiling: float = 0.92
+    """vLLM's own default since 0.20."""
+    rollout_attempts: int = 3
+    """Failed starts of a new spec after which its rollout stops."""
+    backoff_base: timedelta = timedelta(seconds=10)
+    backoff_max: timedelta = timedelta(minutes=5)
+    failed_kept_for: timedelta = timedelta(minutes=10)
+    """A failed pod is kept until its successor has been Ready this long."""
+    schedule_budget: timedelta = timedelta(seconds=60)
+    """A pod that the scheduler cannot bind for this long is deleted and planned again."""
+    render_version: str = "1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The world at one instant. Order never matters: the planner sorts."""
+
+    now: datetime
+    deployments: tuple[DeploymentView, ...]
+    nodes: tuple[NodeView, ...]
+    pods: tuple[PodView, ...]

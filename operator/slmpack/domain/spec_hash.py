@@ -1,0 +1,19 @@
+"""The hash that decides whether a replica runs the present spec."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+__all__ = ["spec_hash"]
+
+_NOT_HASHED = frozenset({"replicas", "service"})
+"""Fields of a spec that no pod is made from: a change of theirs replaces nothing."""
+
+
+def spec_hash(spec: Mapping[str, object]) -> str:
+    """Twelve hex digits of SHA-256 over the canonical JSON of what the user wrote and a pod is made from (D4a)."""
+    hashed = {key: value for key, value in spec.items() if key not in _NOT_HASHED}
+    text = json.dumps(hashed, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:12]

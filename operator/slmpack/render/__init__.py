@@ -1,0 +1,1 @@
+"""Pure rendering: domain values to plain manifests."""

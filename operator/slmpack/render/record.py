@@ -1,0 +1,99 @@
+"""What a replica's pod says of its own placement, as annotations, and how that is read back after a restart (D2)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from slmpack.domain.footprint import Footprint
+from slmpack.domain.snapshot import Key, ReplicaRecord
+from slmpack.render.names import NAME_LABEL, PREFIX
+
+__all__ = ["parse_record", "record_annotations"]
+
+ORDINAL = f"{PREFIX}ordinal"
+SPEC_HASH = f"{PREFIX}spec-hash"
+RENDER_VERSION = f"{PREFIX}render-version"
+NODE = f"{PREFIX}node"
+RESOURCE = f"{PREFIX}resource"
+SHARE = f"{PREFIX}share"
+STARTS_ALONE = f"{PREFIX}starts-alone"
+FOOTPRINT = f"{PREFIX}footprint"
+MAX_MODEL_LEN = f"{PREFIX}max-model-len"
+ATTEMPT = f"{PREFIX}attempt"
+REPLACES = f"{PREFIX}replaces"
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
+
+def record_annotations(record: ReplicaRecord) -> dict[str, str]:
+    """The annotations of a replica's pod; what is unknown or empty is left out."""
+    written = {
+        ORDINAL: str(record.ordinal),
+        SPEC_HASH: record.spec_hash,
+        RENDER_VERSION: record.render_version,
+        NODE: record.node,
+        RESOURCE: record.resource,
+        SHARE: record.share,
+        STARTS_ALONE: "true" if record.starts_alone else "false",
+        ATTEMPT: str(record.attempt),
+        REPLACES: record.replaces,
+    }
+    if record.footprint is not None:
+        written[FOOTPRINT] = json.dumps(asdict(record.footprint), sort_keys=True, separators=(",", ":"))
+    if record.max_model_len is not None:
+        written[MAX_MODEL_LEN] = str(record.max_model_len)
+    return {key: value for key, value in written.items() if value}
+
+
+def parse_record(
+    *, namespace: str, labels: Mapping[str, str], annotations: Mapping[str, str], owner_uid: str
+) -> ReplicaRecord | None:
+    """The record of a pod, or None if it is not one of ours or lacks what planning cannot do without.
+
+    Never raises. An unreadable footprint or length reads as unknown, which freezes the replica, rather than as no
+    record, which would let another one take its place.
+    """
+    name = labels.get(NAME_LABEL, "")
+    needed = (name, owner_uid, *(annotations.get(key, "") for key in (SPEC_HASH, NODE, RESOURCE)))
+    ordinal = _number(annotations.get(ORDINAL, ""))
+    starts_alone = {"true": True, "false": False}.get(annotations.get(STARTS_ALONE, ""))
+    if not all(needed) or ordinal is None or starts_alone is None:
+        return None
+    return ReplicaRecord(
+        deployment=Key(namespace=namespace, name=name),
+        owner_uid=owner_uid,
+        ordinal=ordinal,
+        spec_hash=annotations[SPEC_HASH],
+        render_version=annotations.get(RENDER_VERSION, ""),
+        node=annotations[NODE],
+        resource=annotations[RESOURCE],
+        share=annotations.get(SHARE, ""),
+        starts_alone=starts_alone,
+        footprint=_footprint(annotations.get(FOOTPRINT, "")),
+        max_model_len=_number(annotations.get(MAX_MODEL_LEN, "")),
+        attempt=_number(annotations.get(ATTEMPT, "")) or 1,
+        replaces=annotations.get(REPLACES, ""),
+    )
+
+
+def _number(text: str) -> int | None:
+    """A whole number as we write it: ASCII digits only."""
+    return int(text) if _NUMBER.fullmatch(text) else None
+
+
+def _footprint(text: str) -> Footprint | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    # Field annotations are strings here, which is what makes them comparable with a value's type.
+    values: dict[str, Any] = {field.name: found.get(field.name) for field in fields(Footprint)}
+    if any(type(values[field.name]).__name__ != field.type for field in fields(Footprint)):
+        return None
+    return Footprint(**values)

@@ -1,0 +1,79 @@
+"""Rules about the tree itself that no linter knows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import slmpack
+from slmpack.domain.reasons import Reason
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def tracked() -> list[Path]:
+    """Every file of the tree that git tracks or would track."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    return [ROOT / name for name in names if (ROOT / name).is_file()]
+
+
+def test_the_source_root_is_no_package() -> None:
+    """With operator/__init__.py, `import operator` from the root would find ours and Python would die."""
+    assert not (ROOT / "operator" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "operator").rglob("*.py")), ids=lambda path: path.name)
+def test_modules_stay_small(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400, "one module, one subject: split it"
+
+
+def test_one_version() -> None:
+    assert slmpack.__version__ == PYPROJECT["project"]["version"]
+    assert f"## {slmpack.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_lock_names_no_address_and_has_hashes() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock
+    pins = re.findall(r"^[a-z0-9._-]+(?:\[[a-z,]+\])?==\S+(?: ; .*)? \\$", lock, flags=re.MULTILINE)
+    entries = re.findall(r"^[a-z0-9._-]+(?:\[[a-z,]+\])?==", lock, flags=re.MULTILINE)
+    assert len(entries) > 20
+    assert len(pins) == len(entries), "every pin has hashes"
+
+
+def test_the_lock_has_every_dependency() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    groups = PYPROJECT["dependency-groups"]
+    wanted = [*PYPROJECT["project"]["dependencies"], *(d for g in groups.values() for d in g if isinstance(d, str))]
+    names = [re.split(r"[<>=\[ ]", line)[0].lower() for line in wanted]
+    assert [name for name in names if not re.search(rf"^{re.escape(name)}==", lock, flags=re.MULTILINE)] == []
+
+
+def test_every_reason_is_explained() -> None:
+    page = (ROOT / "docs" / "reasons.md").read_text()
+    headings = re.findall(r"^\| `([A-Za-z]+)` \|", page, flags=re.MULTILINE)
+    assert sorted(headings) == sorted(reason.value for reason in Reason)
+
+
+def test_documents_link_to_what_exists() -> None:
+    broken = []
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)[^)]*\)", page.read_text()):
+            if not (page.parent / target).exists():
+                broken.append(f"{page.name}: {target}")
+    assert broken == []
+
+
+def test_no_path_of_a_machine() -> None:
+    found = [
+        str(path.relative_to(ROOT))
+        for path in tracked()
+        if path.suffix in {".py", ".md", ".yaml", ".toml", ".sh", ""} and re.search(r"/(work|home|Users)/[a-z]", path.read_text(errors="ignore"))
+    ]
+    assert found == []

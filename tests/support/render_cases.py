@@ -1,0 +1,230 @@
+"""Named inputs of the renderer: one for each kind of share, an old engine, a claim, and every knob of the API at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from slmpack.adapters.tables import load_engine_table
+from slmpack.domain.engine import EngineVersion
+from slmpack.domain.footprint import Footprint
+from slmpack.domain.plan import CreatePod, EngineSettings, Placement
+from slmpack.domain.reasons import Reason
+from slmpack.domain.sharing import Exclusive, MigSlice, Mode, MpsShare, Share, describe_share, starts_alone
+from slmpack.domain.snapshot import Demand, DeploymentView, Key, ModelUnknown, ReplicaRecord
+from slmpack.domain.spec_hash import spec_hash
+from slmpack.render.names import pod_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "CASES",
+    "ENGINES",
+    "EXCLUSIVE",
+    "KNOBS",
+    "MIG",
+    "MPS",
+    "SPEC",
+    "a_create",
+    "a_demand",
+    "a_deployment",
+    "a_record",
+]
+
+GIB = 1024**3
+EXCLUSIVE = Exclusive(resource="nvidia.com/gpu", memory_bytes=22 * GIB)
+MIG = MigSlice(resource="nvidia.com/mig-1g.10gb", profile="1g.10gb", memory_bytes=9 * GIB)
+MPS = MpsShare(
+    resource="nvidia.com/gpu.shared",
+    replicas=4,
+    gpu_memory_bytes=79 * GIB,
+    limit_bytes=20389 * 1024**2,
+    active_thread_percentage=25,
+)
+
+
+ENGINES = load_engine_table()
+
+SPEC: dict[str, Any] = {"model": {"source": "hf://Qwen/Qwen2.5-1.5B-Instruct"}, "replicas": 2}
+
+KNOBS: dict[str, Any] = {
+    "model": {
+        "source": "hf://meta-llama/Llama-3.2-3B-Instruct",
+        "revision": "0cb88a4f764b7a12671c53f0838cd831a0843b95",
+        "tokenSecret": {"name": "hf", "key": "token"},
+        "cache": {"hostPath": {"path": "/var/cache/huggingface"}},
+    },
+    "engine": {"image": "registry.local/vllm:v0.33.0", "maxModelLen": 4096},
+    "sharing": {
+        "mode": "MPS",
+        "tolerations": [
+            {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+            {"key": "spot", "operator": "Equal", "value": "true", "effect": "NoExecute", "tolerationSeconds": 30},
+        ],
+    },
+    "replicas": 3,
+    "service": {
+        "type": "LoadBalancer",
+        "port": 80,
+        "labels": {"team": "search"},
+        "annotations": {"example.com/scheme": "internal"},
+    },
+    "pod": {
+        "labels": {"team": "search"},
+        "annotations": {"example.com/owner": "search"},
+        "resources": {
+            "requests": {"cpu": "2", "memory": "8Gi", "ephemeral-storage": "20Gi"},
+            "limits": {"memory": "16Gi"},
+        },
+        "env": [
+            {"name": "VLLM_LOGGING_LEVEL", "value": "DEBUG"},
+            {"name": "VLLM_NO_USAGE_STATS", "value": "0"},
+            {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        ],
+        "envFrom": [{"configMapRef": {"name": "engine-settings"}}],
+        "volumes": [{"name": "templates", "configMap": {"name": "chat-templates"}}],
+        "volumeMounts": [{"name": "templates", "mountPath": "/templates", "readOnly": True}],
+        "serviceAccountName": "chat",
+        "priorityClassName": "system-cluster-critical",
+        "imagePullSecrets": [{"name": "registry"}],
+        "nodeSelector": {"topology.kubernetes.io/zone": "a"},
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"},
+            {
+                "maxSkew": 2,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": {"team": "search"}},
+            },
+        ],
+        "terminationGracePeriodSeconds": 120,
+    },
+}
+
+
+def a_demand(template: Mapping[str, Any] = SPEC, **changes: Any) -> Demand:
+    """What an SLMDeployment asks for, as the API boundary would translate the template."""
+    demand = Demand(
+        replicas=1,
+        spec_hash=spec_hash(template),
+        model_source=template["model"]["source"],
+        model=ModelUnknown(reason=Reason.MODEL_PENDING, message="render does not read it"),
+        engine_version=EngineVersion(0, 33),
+        engine_image="vllm/vllm-openai:v0.33.0",
+        engine_args=(),
+        max_model_len=None,
+        startup_budget=timedelta(minutes=10),
+        mode=Mode.AUTO,
+        max_per_gpu=None,
+        gpu_products=frozenset(),
+        tolerations=(),
+        node_selector={},
+        cpu_millicores=1500,
+        memory_bytes=6 * GIB,
+        priority=0,
+        template=template,
+    )
+    return replace(demand, **changes)
+
+
+def a_deployment(name: str = "chat", demand: Demand | None = None) -> DeploymentView:
+    return DeploymentView(
+        key=Key(namespace="team-a", name=name),
+        uid="0f2c5a0e-8d3b-4d57-9c1b-6f2a3f0d9a11",
+        generation=1,
+        created=datetime(2026, 11, 1, tzinfo=UTC),
+        deleting=False,
+        demand=demand or a_demand(),
+    )
+
+
+def a_record(share: Share = EXCLUSIVE, **changes: Any) -> ReplicaRecord:
+    record = ReplicaRecord(
+        deployment=Key(namespace="team-a", name="chat"),
+        owner_uid="0f2c5a0e-8d3b-4d57-9c1b-6f2a3f0d9a11",
+        ordinal=0,
+        spec_hash="0123456789ab",
+        render_version="1",
+        node="gpu-1",
+        resource=share.resource,
+        share=describe_share(share),
+        starts_alone=starts_alone(share),
+        footprint=Footprint(
+            weights_bytes=3_118_000_000,
+            kv_bytes_per_token=28_672,
+            activation_bytes=560_000_000,
+            non_torch_bytes=60_000_000,
+            cuda_graph_bytes=500_000_000,
+            cuda_graphs_inside_budget=True,
+            context_bytes=650_000_000,
+            margin_bytes=360_000_000,
+            basis="modelled",
+        ),
+        max_model_len=8192,
+        attempt=1,
+        replaces="",
+    )
+    return replace(record, **changes)
+
+
+def a_create(
+    share: Share = EXCLUSIVE,
+    *,
+    name: str = "chat",
+    ordinal: int = 0,
+    kv_bytes: int | None = None,
+    template: Mapping[str, Any] = SPEC,
+    **changes: Any,
+) -> CreatePod:
+    demand = a_demand(template, **changes)
+    return CreatePod(
+        deployment=a_deployment(name, demand),
+        demand=demand,
+        name=pod_name(name, ordinal=ordinal),
+        placement=Placement(node="gpu-1", share=share),
+        settings=EngineSettings(
+            gpu_memory_utilization=0.248 if kv_bytes else 0.92,
+            kv_cache_memory_bytes=kv_bytes,
+            max_model_len=8192,
+            max_num_seqs=128,
+            max_num_batched_tokens=2048,
+        ),
+        record=a_record(
+            share, ordinal=ordinal, spec_hash=demand.spec_hash, deployment=Key(namespace="team-a", name=name)
+        ),
+    )
+
+
+PVC: dict[str, Any] = {"model": {"source": "pvc://models/qwen/1.5b", "config": {"model_type": "qwen2"}}}
+CLAIM_CACHE: dict[str, Any] = {
+    "model": {
+        "source": "hf://Qwen/Qwen2.5-1.5B-Instruct",
+        "cache": {"persistentVolumeClaim": {"claimName": "hf-cache"}},
+    }
+}
+
+CASES: dict[str, CreatePod] = {
+    "pod-exclusive": a_create(),
+    "pod-mig-slice": a_create(MIG, ordinal=1),
+    "pod-mps-share": a_create(MPS, kv_bytes=9 * GIB),
+    "pod-old-engine": a_create(
+        MPS, kv_bytes=9 * GIB, engine_version=EngineVersion(0, 11), engine_image="vllm/vllm-openai:v0.11.0"
+    ),
+    "pod-claim-of-model": a_create(template=PVC),
+    "pod-claim-of-cache": a_create(template=CLAIM_CACHE),
+    "pod-every-knob": a_create(
+        MPS,
+        kv_bytes=9 * GIB,
+        template=KNOBS,
+        engine_image="registry.local/vllm:v0.33.0",
+        engine_args=(
+            ("--enable-prefix-caching", None),
+            ("--hf-overrides", '{"a":"$(HOME)"}'),
+            ("--max-num-seqs", "999"),
+            ("--served-model-name", "llama"),
+        ),
+        startup_budget=timedelta(seconds=901),
+    ),
+}
