@@ -116,7 +116,7 @@ class _Operator:
             clock=clock,
         )
         self._lease = LeaseLock(
-            client, namespace=config.where_the_lease_is, name=_lease_name(config), identity=_identity(), clock=clock
+            client, namespace=config.where_the_lease_is, name=_lease_name(config), identity=_identity(config), clock=clock
         )
         cluster = KubeCluster(client, self._observer)
         executor = Executor(cluster, leadership=self._lease, engines=policy.engines, clock=clock, telemetry=telemetry)
@@ -228,5 +228,5 @@ def _lease_name(config: OperatorConfig) -> str:
     return f"slmpack-{hashlib.sha256(config.node_selector.encode()).hexdigest()[:8]}"
 
 
-def _identity() -> str:
-    return f"{socket.gethostname()}_{os.getpid()}_{random.randbytes(4).hex()}"  # noqa: S311 - a name, no secret
+def _identity(config: OperatorConfig) -> str:
+    return config.identity or f"{socket.gethostname()}_{os.getpid()}_{random.randbytes(4).hex()}"  # noqa: S311 - a name, no secret

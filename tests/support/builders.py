@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 from slmpack.adapters.tables import bundled_config, load_engine_table, load_gpu_catalogue
 from slmpack.domain.engine_version import EngineVersion
+from slmpack.domain.inventory import read_nodes, where
 from slmpack.domain.model import ModelProfile, UnknownLayout, parse_model_config
 from slmpack.domain.plan import ClusterPlan, CreatePod, DeletePod, EndPod
 from slmpack.domain.quantity import GIB
-from slmpack.domain.sharing import Mode
+from slmpack.domain.sharing import Mode, MpsShare, cuda_total_bytes, limit_bytes
 from slmpack.domain.snapshot import (
     Demand,
     DeploymentView,
@@ -220,3 +221,16 @@ def deletes(plan: ClusterPlan) -> list[DeletePod]:
 
 def ends(plan: ClusterPlan) -> list[EndPod]:
     return [action for action in plan.actions if isinstance(action, EndPod)]
+
+
+def assert_within_limits(snapshot: Snapshot) -> None:
+    """No node gives more than it has, unless strangers alone took it; shares of a GPU sum up to at most the GPU."""
+    for node in read_nodes(snapshot.nodes, POLICY.gpus):
+        there = [pod for pod in snapshot.pods if where(pod) == node.name]
+        for name, amount in node.view.allocatable.items():
+            used = len(there) if name == "pods" else sum(pod.requests.get(name, 0) for pod in there)
+            ours = any(pod.record is not None for pod in there)
+            assert used <= amount or not ours, (node.name, name)
+        for offer in node.offers:
+            if isinstance(offer.share, MpsShare):
+                assert offer.share.replicas * limit_bytes(offer.share) <= cuda_total_bytes(offer.share)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from slmpack.adapters.kube import KubeClient
 from slmpack.devcluster.kubelet import Kubelets
+from slmpack.devcluster.worker import Timing
 from slmpack.permissions import cluster_role, lease_role, namespaced_role
 
 if TYPE_CHECKING:
@@ -155,7 +156,9 @@ class Operator:
 
 
 @contextmanager
-def playing_nodes(control_plane: ControlPlane, nodes: Iterable[dict[str, Any]]) -> Iterator[Kubelets]:
+def playing_nodes(
+    control_plane: ControlPlane, nodes: Iterable[dict[str, Any]], *, timing: Timing | None = None
+) -> Iterator[Kubelets]:
     """Stand-in kubelets on the real API server, in a thread and loop of their own; their nodes are removed at the end."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="kubelets", daemon=True)
@@ -166,7 +169,7 @@ def playing_nodes(control_plane: ControlPlane, nodes: Iterable[dict[str, Any]]) 
         return asyncio.run_coroutine_threadsafe(work, loop).result(timeout=60)
 
     client = run(KubeClient.connect(str(control_plane.kubeconfig())))
-    kubelets = Kubelets(client, nodes=nodes, clock=lambda: datetime.now(UTC))  # noqa: TID251
+    kubelets = Kubelets(client, nodes=nodes, clock=lambda: datetime.now(UTC), timing=timing)  # noqa: TID251
     try:
         run(kubelets.__aenter__())
         yield kubelets

@@ -95,8 +95,9 @@ def _args_conflicts(args: ArgsResult) -> tuple[Problem, ...]:
     given = dict(args.args)
     batched, seqs = given.get("--max-num-batched-tokens"), given.get("--max-num-seqs")
     if batched and seqs and int(batched) < int(seqs):
-        message = f"max-num-batched-tokens is {batched}, less than max-num-seqs {seqs}; vLLM needs at least as many"
-        return (Problem(reason=Reason.INVALID_SPEC, field="spec.engine.args[max-num-batched-tokens]", message=message),)
+        field = "spec.engine.args[max-num-batched-tokens]"
+        message = f"{field}: {batched} is less than max-num-seqs {seqs}; vLLM needs at least as many"
+        return (Problem(reason=Reason.INVALID_SPEC, field=field, message=message),)
     return ()
 
 

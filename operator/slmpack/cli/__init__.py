@@ -40,20 +40,30 @@ class _Commands(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def _exit_codes(*codes: str) -> str:
+    """An epilog that click does not wrap: it starts with a backspace."""
+    return "\n".join(["\b", "Exit codes:", *(f"  {code}" for code in codes)])
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_exit_codes(
+        "0  it worked", "1  an error, with its message on standard error", "2  plan: some replicas have no place"
+    ),
+)
 @click.version_option(__version__, prog_name="slmpack")
 def main() -> None:
-    r"""Pack small language models on shared GPUs: as many replicas as fit, each bounded, and say why.
-
-    \b
-    Exit codes:
-      0  it worked
-      1  an error, with its message on standard error
-      2  plan: some replicas have no place
-    """
+    """Pack small language models on shared GPUs: as many replicas as fit, each bounded, and say why."""
 
 
-@main.command()
+@main.command(
+    epilog=_exit_codes(
+        "0  every replica has a place",
+        "1  an error: a file or the cluster cannot be read",
+        "2  some replicas have no place, or a spec is rejected",
+    )
+)
 @click.option(
     "-f",
     "--file",
@@ -80,16 +90,10 @@ def main() -> None:
     help="How long to wait for config.json of models that do not ship with slmpack.",
 )
 def plan(**options: Any) -> int:  # noqa: ANN401 - click checks them
-    r"""Show what the operator would do: each replica's memory, which GPU gets it, and why some have no place.
+    """Show what the operator would do: the memory of a replica, which GPU gets each, and why some have no place.
 
     With neither nodes nor --cluster, the plan is for one empty GPU of each kind in the catalogue. A model's source may
     be file://PATH to a config.json here. Nothing is changed anywhere.
-
-    \b
-    Exit codes:
-      0  every replica has a place
-      1  an error: a file or the cluster cannot be read
-      2  some replicas have no place, or a spec is rejected
     """
     from slmpack.cli.plan import answer_plan
 
@@ -99,25 +103,24 @@ def plan(**options: Any) -> int:  # noqa: ANN401 - click checks them
     return answer_plan(files, **options)
 
 
-@main.command()
+@main.command(epilog=_exit_codes("0  printed", "1  an error"))
 def crd() -> None:
-    r"""Print the CustomResourceDefinition, for `kubectl apply -f -`.
-
-    \b
-    Exit codes:
-      0  printed
-      1  an error
-    """
+    """Print the CustomResourceDefinition, for `kubectl apply -f -`."""
     from slmpack.api.crd import render_crd
 
     click.echo(render_crd(), nl=False)
 
 
-@main.command()
+@main.command(
+    epilog=_exit_codes(
+        "0  ended by SIGTERM or SIGINT",
+        "1  an error: a wrong option, no cluster, or permissions that are missing",
+    )
+)
 @click.option(
     "--kubeconfig",
     metavar="FILE",
-    help="How to reach the cluster. Default: as kubectl, else the pod's account.",
+    help="How to reach the cluster. Default: as kubectl does, else the pod's service account.",
 )
 @click.option("--namespace", metavar="NAMESPACE", help="Look after the SLMDeployments of this namespace only.")
 @click.option("--all-namespaces", is_flag=True, help="Look after those of all namespaces. This is the default.")
@@ -130,7 +133,7 @@ def crd() -> None:
 @click.option(
     "--lease-namespace",
     metavar="NAMESPACE",
-    help="Of the Lease that keeps a second operator waiting. Default: the pod's own, else slmpack-system.",
+    help="Where the Lease is that keeps a second operator waiting. Default: the pod's own, else slmpack-system.",
 )
 @click.option(
     "--http",
@@ -144,15 +147,10 @@ def crd() -> None:
     "--bundled-models", is_flag=True, help="Do not ask the Hub for models whose config.json ships with slmpack."
 )
 def run(**options: Any) -> int:  # noqa: ANN401 - click checks them
-    r"""Run the operator, in a cluster or outside of one. SIGTERM ends it within 5 seconds.
+    """Run the operator, in a cluster or outside of one. SIGTERM ends it within 5 seconds.
 
-    HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE say where and as whom model configs are fetched; SLMPACK_MODEL_CACHE names a
+    HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE say where and as whom configs are fetched; SLMPACK_MODEL_CACHE names a
     folder to keep them in.
-
-    \b
-    Exit codes:
-      0  ended by SIGTERM or SIGINT
-      1  an error: a wrong option, no cluster, or permissions that are missing
     """
     from slmpack.bootstrap import run as run_operator
     from slmpack.config import OperatorConfig, hub_settings
@@ -180,7 +178,13 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what an empty host means everywhere
 
 
-@main.command()
+@main.command(
+    epilog=_exit_codes(
+        "0    everything became Ready (and, without --once, Ctrl-C ended the demo)",
+        "1    not everything was Ready in time, or an error; the reason is printed",
+        "130  Ctrl-C before everything was Ready",
+    )
+)
 @click.option("--once", is_flag=True, help="End as soon as everything is Ready.")
 @click.option(
     "--timeout",
@@ -198,14 +202,7 @@ def _address(text: str) -> tuple[str, int]:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Which GPU the stand-in kubelets pick.")
 def demo(**options: Any) -> int:  # noqa: ANN401 - click checks them
-    r"""Play the whole way from apply to Ready replicas, live. Needs no GPU, no cluster and no network.
-
-    \b
-    Exit codes:
-      0    everything became Ready (and, without --once, Ctrl-C ended the demo)
-      1    not everything was Ready in time, or an error; the reason is printed
-      130  Ctrl-C before everything was Ready
-    """
+    """Play the whole way from apply to Ready replicas, live. Needs no GPU, no cluster and no network."""
     from slmpack.cli.demo import DemoOptions, run_demo
 
     if options["once"] and options["timeout_seconds"] is None:

@@ -126,9 +126,9 @@ class _Demo:
         if not examples:
             raise _NotReadyError("the examples are not there; run the demo from a checkout or an installed package")
         for example in examples:
-            name = example["metadata"]["name"]
+            name, count = example["metadata"]["name"], example["spec"].get("replicas", 1)
             made = await stage.create(SLM_DEPLOYMENTS.path(namespace=stage.namespace), example)
-            self.say(f"{'applied' if made else 'there already:'} {name}, {example['spec'].get('replicas', 1)} replicas")
+            self.say(f"{'applied' if made else 'there already:'} {name}, {count} replica{'s' if count != 1 else ''}")
 
     async def _watch(self, stage: Stage, operator: RunningOperator) -> None:
         """Show the cluster until everything is Ready. Raises _NotReadyError once the operator or the time is gone."""

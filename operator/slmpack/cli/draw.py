@@ -37,7 +37,6 @@ class Glyphs:
     fill: dict[str, str]
     """By state of the block."""
     free: str
-    dot: str
 
 
 UNICODE = Glyphs(
@@ -45,14 +44,12 @@ UNICODE = Glyphs(
     right="▌",
     fill={"ready": "█", "starting": "▓", "planned": "▒", "waiting": "░", "ending": "/", "foreign": "X"},
     free="·",
-    dot="·",
 )
 ASCII = Glyphs(
     left="[",
     right="]",
     fill={"ready": "#", "starting": "=", "planned": "+", "waiting": "-", "ending": "/", "foreign": "x"},
     free=".",
-    dot="-",
 )
 MEANING = {
     "ready": "ready",

@@ -78,10 +78,8 @@ class Executor:
         due = [refusal.retry_at for refusal in self._refusals.values()]
         return max(0.0, min(due) - self._clock.monotonic()) if due else None
 
-    def _end(self, run: _Run, action: Action) -> Callable[[], Awaitable[None]]:
+    def _end(self, run: _Run, action: DeletePod | EndPod) -> Callable[[], Awaitable[None]]:
         async def work() -> None:
-            if isinstance(action, CreatePod):
-                return
             pod, why = action.pod, action.problem.reason.value
             if isinstance(action, EndPod):
                 await self._cluster.end_pod(namespace=pod.namespace, name=pod.name, uid=action.uid, reason=why)
@@ -92,7 +90,7 @@ class Executor:
             self._telemetry.wrote(verb)
             run.done.append(action)
 
-        return lambda: self._guarded(run, work, key=action_key(action), name="", made_from="")
+        return lambda: self._guarded(run, work, key=action_key(action), name=pod_of(action), made_from="end")
 
     def _create(self, run: _Run, action: CreatePod) -> Callable[[], Awaitable[None]]:
         async def work() -> None:
@@ -138,7 +136,7 @@ class Executor:
 
     def _forget(self, plan: ClusterPlan) -> None:
         """A write that the plan no longer asks for is no longer refused."""
-        asked = {(action.deployment.key, action.name) for action in plan.actions if isinstance(action, CreatePod)}
+        asked = {(action_key(action), pod_of(action)) for action in plan.actions}
         asked |= {(part.deployment.key, "") for part in plan.deployments}
         self._refusals = {at: refusal for at, refusal in self._refusals.items() if at in asked}
 
@@ -173,6 +171,11 @@ class _Run:
 def action_key(action: Action) -> Key:
     """The SLMDeployment that an action is for."""
     return action.deployment.key if isinstance(action, CreatePod) else action.deployment
+
+
+def pod_of(action: Action) -> str:
+    """The name of the pod that an action is about."""
+    return action.name if isinstance(action, CreatePod) else action.pod.name
 
 
 def _is_served(part: DeploymentPlan) -> bool:

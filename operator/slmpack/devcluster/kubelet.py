@@ -17,7 +17,7 @@ from typing import Any, Self
 from slmpack.devcluster.client import Api
 from slmpack.devcluster.devices import NodeDevices
 from slmpack.devcluster.store import timestamp
-from slmpack.devcluster.worker import NodeState, PodWorker, Timing
+from slmpack.devcluster.worker import FAULTS, NodeState, PodWorker, Timing
 from slmpack.ports import Conflict, PortError
 
 __all__ = ["Kubelets"]
@@ -79,8 +79,10 @@ class Kubelets:
         """Do to a pod what the annotation `devcluster.slmpack.dev/fault` would do; an empty fault heals a stuck one.
 
         Evicted and StuckTerminating work at any time; ImagePullBackOff, NeverReady, CrashAfter=SECONDS and OOMKilled
-        are looked at while the container starts. KeyError if no such pod runs here.
+        are looked at while the container starts. ValueError for any other; KeyError if no such pod runs here.
         """
+        if fault and fault.split("=", maxsplit=1)[0] not in FAULTS:
+            raise ValueError(f"fault={fault!r}: must be one of {', '.join(FAULTS)}")
         workers = {worker.key: worker for worker in self._workers.values()}
         workers[namespace, pod].set_fault(fault)
 

@@ -117,10 +117,6 @@ def _node(name: str, labels: Mapping[str, str], resources: Mapping[str, int]) ->
                 "osImage": "slmpack stand-in",
                 "kernelVersion": "6.8.0",
                 "containerRuntimeVersion": "stand-in://1",
-                "machineID": "",
-                "systemUUID": "",
-                "bootID": "",
-                "kubeProxyVersion": "",
             },
         },
     }

@@ -15,7 +15,9 @@ class PodStatus:
     """Builds a whole pod status from the state of its main container; the other containers follow it."""
 
     def __init__(self, pod: Json, *, main: str, ip: str, now: Callable[[], str]) -> None:
-        self._names = [(container["name"], container.get("image", "")) for container in pod["spec"]["containers"]]
+        containers = pod["spec"]["containers"]
+        self._names = [(container["name"], container.get("image", "")) for container in containers]
+        self._probed = {container["name"] for container in containers if "startupProbe" in container}
         self._main, self._ip, self._now = main, ip, now
         self._since: dict[str, tuple[str, str]] = {}
         self.started_at = now()
@@ -46,7 +48,8 @@ class PodStatus:
             shown = state
             if name != self._main and "terminated" in state:
                 shown = {"terminated": self.ended(code=0, reason="Completed")}
-            status = {"name": name, "image": image, "imageID": image, "ready": ready, "started": "running" in shown}
+            started = "running" in shown and (ready or name not in self._probed)
+            status = {"name": name, "image": image, "imageID": image, "ready": ready, "started": started}
             status |= {"restartCount": self.restarts if name == self._main else 0, "state": shown, "lastState": {}}
             if name == self._main:
                 status["lastState"] = self.last_state

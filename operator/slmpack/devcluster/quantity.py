@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 __all__ = ["parse_bytes", "parse_number"]
 
@@ -22,16 +23,20 @@ _SUFFIX: dict[str, Fraction | int] = {
 _QUANTITY = re.compile(r"^(?P<number>\d+(?:\.\d+)?)(?P<suffix>[A-Za-z]*)$")
 
 
-def parse_number(text: object) -> Fraction:
+def parse_number(quantity: object) -> Fraction:
     """The value of a quantity such as `1500m`, `4` or `16Gi`; ValueError if it is none."""
-    found = _QUANTITY.match(str(text))
+    return _parse(str(quantity))
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> Fraction:
+    found = _QUANTITY.match(text)
     if found is None or found["suffix"] not in _SUFFIX:
-        raise ValueError(
-            f"quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$': {text!r}"
-        )
+        rule = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+        raise ValueError(f"{rule}: {text!r}")
     return Fraction(found["number"]) * _SUFFIX[found["suffix"]]
 
 
-def parse_bytes(text: object) -> int:
+def parse_bytes(quantity: object) -> int:
     """A quantity of memory in bytes, rounded up."""
-    return -int(-parse_number(text) // 1)
+    return -int(-parse_number(quantity) // 1)

@@ -128,12 +128,11 @@ class Registry:
             self._resources[item.group, item.version, item.plural] = item
         return added
 
-    def remove_crd(self, crd: Json) -> None:
-        """Stop serving what a deleted CustomResourceDefinition named."""
+    def remove_crd(self, crd: Json) -> tuple[Resource, ...]:
+        """Stop serving what a deleted CustomResourceDefinition named; the answer is what it was."""
         spec = crd["spec"]
         gone = [key for key in self._resources if key[0] == spec["group"] and key[2] == spec["names"]["plural"]]
-        for key in gone:
-            del self._resources[key]
+        return tuple(self._resources.pop(key) for key in gone)
 
     def by_plural(self, group: str, version: str, plural: str) -> Resource:
         """The resource, or 404 in the API server's words."""

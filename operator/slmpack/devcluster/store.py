@@ -137,8 +137,6 @@ class Store:
         if "spec" in obj:
             meta["generation"] = 1
         self._check_custom(resource, obj)
-        if resource.key == _CRDS:
-            self.registry.add_crd(obj)
         return self._commit("ADDED", resource, obj, None)
 
     def replace(self, target: Target, body: Json) -> Json:
@@ -309,13 +307,16 @@ class Store:
 
     def _remove(self, resource: Resource, obj: Json) -> Json:
         del self._of(resource)[obj["metadata"].get("namespace", ""), obj["metadata"]["name"]]
-        if resource.key == _CRDS:
-            self.registry.remove_crd(obj)
+        for served in self.registry.remove_crd(obj) if resource.key == _CRDS else ():
+            for stored in list(self._of(served).values()):
+                self._remove(served, stored)
         return self._commit("DELETED", resource, obj, obj)
 
     def _commit(self, kind: str, resource: Resource, obj: Json, old: Json | None) -> Json:
         self._version = next(self._versions)
         obj = obj | {"metadata": obj["metadata"] | {"resourceVersion": str(self._version)}}
+        if resource.key == _CRDS and kind != "DELETED":
+            self.registry.add_crd(obj)
         if kind != "DELETED":
             self._of(resource)[obj["metadata"].get("namespace", ""), obj["metadata"]["name"]] = obj
         change = Change(version=self._version, kind=kind, resource=resource, obj=obj, old=old)

@@ -25,13 +25,14 @@ from slmpack.devcluster.podstatus import PodStatus
 from slmpack.devcluster.store import timestamp
 from slmpack.ports import Conflict, Invalid, NotFound, PortError
 
-__all__ = ["NodeState", "PodWorker", "Timing"]
+__all__ = ["FAULTS", "NodeState", "PodWorker", "Timing"]
 
 Json = dict[str, Any]
 _LOG = logging.getLogger(__name__)
 _LOST = (NotFound, Conflict)  # the pod is gone, or its name is another pod's by now
 _MESSAGE_BYTES = 2048
 _KILLED = 137
+FAULTS = ("CrashAfter", "Evicted", "ImagePullBackOff", "NeverReady", "OOMKilled", "StuckTerminating")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from slmpack.domain.board import Board, Want
 from slmpack.domain.case import Case, World
 from slmpack.domain.inventory import where
-from slmpack.domain.packing import Packed, candidates_for
+from slmpack.domain.packing import Packed, candidates_for, unhindered
 from slmpack.domain.plan import (
     CreatePod,
     DeletePod,
@@ -41,7 +41,8 @@ def account_for(case: Case, decided: Decided, world: World) -> DeploymentPlan:
     """Everything about one SLMDeployment, in one value."""
     creates, unplaced = decided.creates, decided.unplaced
     need, book = case.need, case.book
-    surging = book is not None and book.surge
+    surging, rolling = book is not None and book.surge, book is not None and book.rolling
+    leaving = decided.replaced is not None or any(pod.deleting for pod in case.pods)
     grouped = () if surging else _group(unplaced)
     return DeploymentPlan(
         deployment=case.view,
@@ -54,7 +55,7 @@ def account_for(case: Case, decided: Decided, world: World) -> DeploymentPlan:
         creates=creates,
         waiting=decided.waiting,
         unplaced=grouped,
-        rollout=_rollout(case, blocked=unplaced if surging and decided.replaced is None else ()),
+        rollout=_rollout(case, blocked=unplaced if rolling and not (leaving or creates or decided.waiting) else ()),
         problems=case.problems,
         never=bool(grouped) and _never(case, world),
     )
@@ -107,15 +108,15 @@ def _per_gpu(case: Case, creates: Sequence[CreatePod]) -> int:
 
 
 def _never(case: Case, world: World) -> bool:
-    """Whether even the empty cluster, every node uncordoned and Ready, would leave replicas unplaced."""
+    """Whether even the empty cluster, every node uncordoned, Ready and advertising, would leave replicas unplaced."""
     demand, need = case.demand, case.need
     if demand is None or need is None:
         return False
     key = case.view.key
     wants = [Want(id=n, deployment=key, need=need) for n in range(demand.replicas)]
-    room, nodes = case.room, world.nodes
-    if room is None or any(node.view.unschedulable or not node.view.ready for node in nodes):
-        nodes = tuple(replace(node, view=replace(node.view, unschedulable=False, ready=True)) for node in nodes)
-        room = candidates_for(demand, need, nodes, world.policy)
+    nodes = tuple(unhindered(node) for node in world.nodes)
+    room = candidates_for(demand, need, nodes, world.policy)
+    if any(problem.reason is Reason.NOT_ADVERTISED for problem in room.rejections):
+        return False  # a device plugin that restarts advertises nothing for a while
     board = Board(rooms={key: room}, nodes=nodes, pods=())
     return not all(board.place(want) for want in wants)

@@ -133,25 +133,27 @@ class Board:
 
         Replicas of one deployment are alike, so a chain through one of them is enough.
         """
-        reached = {want.deployment}
+        unreached = {w.deployment for there in self._wants.values() for w in there.values()} - {want.deployment}
         chains: deque[tuple[_Move, ...]] = deque([()])
-        while chains:
+        while chains and unreached:
             chain = chains.popleft()
             mover = chain[-1].displaced if chain else want
             for candidate in self._rooms[mover.deployment].candidates:
                 for other in sorted(self._wants[candidate.node].values(), key=lambda w: -w.id):
-                    move = _Move(want=mover, to=candidate, displaced=other, was=self.placed[other.id])
-                    if other.deployment in reached or not self._shift((*chain, move)):
+                    if other.deployment not in unreached:
+                        continue
+                    longer = (*chain, _Move(want=mover, to=candidate, displaced=other, was=self.placed[other.id]))
+                    if not self._shift(longer):
                         continue
                     if self.place_directly(other):
                         return True
-                    self._unshift((*chain, move))
-                    reached.add(other.deployment)
-                    chains.append((*chain, move))
+                    self._unshift(longer)
+                    unreached.remove(other.deployment)
+                    chains.append(longer)
         return False
 
     def _shift(self, chain: Sequence[_Move]) -> bool:
-        """Carry out the moves, which leaves the last one displaced without a place; False, undone, if one has no room."""
+        """Carry out the moves, the last one displaced left without a place; False, undone, if one does not fit."""
         for move in chain:
             self._take(move.displaced)
         for number, move in enumerate(chain):

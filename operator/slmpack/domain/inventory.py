@@ -20,7 +20,6 @@ __all__ = ["GpuNode", "Offer", "free_on", "read_nodes", "where"]
 GPU = "nvidia.com/gpu"
 GPU_SHARED = "nvidia.com/gpu.shared"
 MIG_PREFIX = "nvidia.com/mig-"
-COUNTED = ("cpu", "memory", "pods")
 
 USABLE_FRACTION = 0.98
 """CUDA's total over nvidia-smi's where gpus.yaml has no captured one; at least 0.98 in the captures that it has."""
@@ -136,7 +135,7 @@ def _read_resource(view: NodeView, gpu: GpuModel, resource: str) -> Offer | Prob
 
 def _read_mig(view: NodeView, gpu: GpuModel, resource: str, units: int) -> Offer | Problem:
     profile = resource.removeprefix(MIG_PREFIX)
-    if _label_int(view.labels, f"{resource}.replicas", 1) > 1:
+    if _label_int(view.labels, f"{resource}.replicas", 1) > 1 or profile.endswith(".shared"):
         message = f"node {view.name}: {resource} is time-sliced, which bounds nothing"
         return Problem(reason=Reason.TIME_SLICED, message=message)
     known = next((p.memory_mib for p in gpu.mig_profiles if p.name.replace("+", ".") == profile), None)
@@ -165,7 +164,7 @@ def _read_gpu(view: NodeView, gpu: GpuModel, resource: str, units: int) -> Offer
             limit_bytes=min(total_mib, cuda_mib - MPS_SERVER_MIB) // replicas * MIB,
             active_thread_percentage=100 // replicas,
         )
-        return Offer(share=share, units=units, gpus=max(1, units // replicas))
+        return Offer(share=share, units=units, gpus=-(-units // replicas))
     shared = (
         strategy != "none"
         or replicas > 1
@@ -173,7 +172,8 @@ def _read_gpu(view: NodeView, gpu: GpuModel, resource: str, units: int) -> Offer
         or labels["nvidia.com/gpu.product"].endswith("-SHARED")
     )
     if shared:
-        message = f"node {view.name}: {resource} is shared by {strategy}, which bounds nothing; use MPS or MIG"
+        how = "time-slicing" if strategy in {"mps", "none"} else strategy  # labels that say less than the name does
+        message = f"node {view.name}: {resource} is shared by {how}, which bounds nothing; use MPS or MIG"
         return Problem(reason=Reason.TIME_SLICED, message=message)
     return Offer(share=Exclusive(resource=resource, memory_bytes=cuda_mib * MIB), units=units, gpus=units)
 
@@ -181,7 +181,7 @@ def _read_gpu(view: NodeView, gpu: GpuModel, resource: str, units: int) -> Offer
 def _gpu_memory(labels: Mapping[str, str], gpu: GpuModel) -> tuple[int, int]:
     """MiB of a whole GPU: what nvidia-smi says, and what CUDA reports."""
     known = gpu.memory_total_mib
-    labelled = _label_int(labels, "nvidia.com/gpu.memory", known)
+    labelled = _label_int(labels, "nvidia.com/gpu.memory", 0) or known
     if labelled >= known and gpu.memory_usable_mib:
         return known, gpu.memory_usable_mib
     total = min(known, labelled)

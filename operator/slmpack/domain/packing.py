@@ -11,7 +11,7 @@ the lexicographically first possible set. Where CPU or host memory bind as well,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slmpack.domain.board import Board, Candidate, Room, Want
 from slmpack.domain.inventory import GpuNode, Offer
@@ -21,9 +21,11 @@ from slmpack.domain.sharing import Mode, describe_share, limit_bytes, mode_of
 from slmpack.domain.sizing import Need, fit_settings, nearest_fit, need_bytes
 from slmpack.domain.snapshot import Demand, Key, PodView, Policy, Taint, Toleration
 
-__all__ = ["GPU_TOLERATION", "Packed", "candidates_for", "pack"]
+__all__ = ["GPU_TOLERATION", "Packed", "candidates_for", "pack", "unhindered"]
 
 GPU_TOLERATION = Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
+CONDITION_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
+"""Prefixes of the taints that Kubernetes itself sets and lifts: cordoned, not Ready, under pressure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,15 +110,22 @@ def _refuse_node(demand: Demand, node: GpuNode) -> Problem | None:
     if missing:
         message = f"node {node.name} lacks {', '.join(missing)} of spec.pod.nodeSelector"
         return Problem(reason=Reason.SELECTOR_MISMATCH, message=message, field="spec.pod.nodeSelector")
-    taint = next((t for t in view.taints if not _tolerates((*demand.tolerations, GPU_TOLERATION), t)), None)
+    taints = [t for t in view.taints if not _tolerates((*demand.tolerations, GPU_TOLERATION), t)]
+    taint = next((t for t in taints if not t.key.startswith(CONDITION_TAINTS)), None)
     if taint is not None:
         name = f"{taint.key}={taint.value}:{taint.effect}" if taint.value else f"{taint.key}:{taint.effect}"
         message = f"node {node.name} has the taint {name}, which spec.sharing.tolerations does not tolerate"
         return Problem(reason=Reason.UNTOLERATED_TAINT, message=message, field="spec.sharing.tolerations")
-    if view.unschedulable or not view.ready:
-        state = "cordoned" if view.unschedulable else "not Ready"
+    if view.unschedulable or not view.ready or taints:
+        state = "cordoned" if view.unschedulable else "not Ready" if not view.ready else f"tainted {taints[0].key}"
         return Problem(reason=Reason.NODE_UNAVAILABLE, message=f"node {node.name} is {state}")
     return None
+
+
+def unhindered(node: GpuNode) -> GpuNode:
+    """The node as it is when nothing passing is in the way: uncordoned, Ready, with nothing running on it."""
+    lasting = tuple(taint for taint in node.view.taints if not taint.key.startswith(CONDITION_TAINTS))
+    return replace(node, view=replace(node.view, unschedulable=False, ready=True, taints=lasting, used_by_others={}))
 
 
 def _tolerates(tolerations: Sequence[Toleration], taint: Taint) -> bool:

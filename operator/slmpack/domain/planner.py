@@ -86,10 +86,12 @@ def _one_old_first(
         book, key = case.book, case.view.key
         if book is None or not book.rolling or book.deletes or any(pod.deleting for pod in case.pods):
             continue
-        blocked = [p.want.id for p in packed if p.want.deployment == key and p.candidate is None]
-        for victim in sorted(book.old, key=lambda p: (p.ready, -_ordinal(p))) if blocked else ():
+        ours = [p for p in packed if p.want.deployment == key]
+        if not ours or any(p.candidate is not None for p in ours):
+            continue  # the next one has room already
+        for victim in sorted(book.old, key=lambda p: (p.ready, -_ordinal(p))):
             rest = [pod for pod in world.snapshot.pods if pod.uid != victim.uid]
-            if _pack(cases, queue, world, rest)[blocked[0]].candidate is not None:
+            if _pack(cases, queue, world, rest)[ours[0].want.id].candidate is not None:
                 result[key] = retire(victim, Reason.ROLLOUT)
                 break
     return result
@@ -104,8 +106,11 @@ def _take_turns(  # noqa: PLR0913, PLR0917 - the line's last step needs what eve
     world: World,
 ) -> tuple[DeploymentPlan, ...]:
     """Sort what has room into what starts now and what waits, and close every case."""
+    names = {str(pod.key) for pod in world.snapshot.pods}
     ordinals = {
-        case.view.key: iter(lowest_free_ordinals(case.pods, len(case.book.missing))) for case in cases if case.book
+        case.view.key: iter(lowest_free_ordinals(case.view.key, names, count=len(case.book.missing)))
+        for case in cases
+        if case.book
     }
     creates: dict[Key, list[CreatePod]] = {case.view.key: [] for case in cases}
     waiting: dict[Key, list[tuple[Placement, Problem]]] = {case.view.key: [] for case in cases}
@@ -139,8 +144,8 @@ def _take_turns(  # noqa: PLR0913, PLR0917 - the line's last step needs what eve
 def _back_off(missing: Missing, now: datetime) -> Problem | None:
     if missing.not_before is None or missing.not_before <= now:
         return None
-    seconds = (missing.not_before - now).total_seconds()
-    message = f"{missing.replaces} failed; attempt {missing.attempt} starts in {seconds:.0f} s"
+    # a moment, not a countdown: an unchanged world has an unchanged status
+    message = f"{missing.replaces} failed; attempt {missing.attempt} starts at {missing.not_before:%H:%M:%S %Z}"
     return Problem(reason=Reason.BACK_OFF, message=message)
 
 

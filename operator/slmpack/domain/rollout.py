@@ -7,13 +7,13 @@ the attempt count until its successor has been Ready for a while.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from slmpack.domain.plan import DeletePod, EndPod, RolloutState
 from slmpack.domain.reasons import Problem, Reason
-from slmpack.domain.snapshot import Demand, PodPhase, PodView, Policy
+from slmpack.domain.snapshot import Demand, Key, PodPhase, PodView, Policy
 
 __all__ = ["Book", "Missing", "keep_book", "lowest_free_ordinals", "retire", "start_problem"]
 
@@ -60,6 +60,9 @@ def keep_book(demand: Demand, pods: Sequence[PodView], policy: Policy, now: date
     gone = {pod.uid for pod in expired}
     live = [p for p in ours if not p.finished and not p.deleting and not p.ended and p.uid not in gone]
     graves = tuple(p for p in ours if p.finished and not p.deleting)
+    dying = [
+        p for p in ours if not p.finished and not p.deleting and (p.ended or (p.uid in gone and p.node is not None))
+    ]
     updated = [p for p in live if _hash(p) == demand.spec_hash]
     old = [p for p in live if _hash(p) != demand.spec_hash]
     deletes = [*(_delete_expired(p) for p in expired if p.node is None)]
@@ -72,17 +75,19 @@ def keep_book(demand: Demand, pods: Sequence[PodView], policy: Policy, now: date
         )
         deletes.append(retire(victim, Reason.ROLLOUT if rolled else Reason.SCALED_DOWN))
         (old if victim in old else updated).remove(victim)
-    deletes.extend(_clear_graves(demand, graves, live, policy, now))
+    deletes.extend(_clear_graves(demand, graves, [*live, *dying], policy, now))
     kept_graves = [g for g in graves if g.uid not in {d.uid for d in deletes}]
-    short = 0 if stopped else demand.replicas - len(updated) - len(old)
-    rolling = bool(old) and not starting and not stopped
+    short = 0 if stopped else demand.replicas - len(updated) - len(old) - len(dying)
+    rolling = bool(old) and not (starting or dying or stopped)
     return Book(
         updated=tuple(updated),
         old=tuple(old),
         graves=graves,
         deletes=tuple(deletes),
         ends=tuple(ends),
-        missing=_missing(demand, max(0, short) + (1 if rolling and short <= 0 else 0), kept_graves, live, policy),
+        missing=_missing(
+            demand, max(0, short) + (1 if rolling and short <= 0 else 0), kept_graves, [*live, *dying], policy
+        ),
         surge=rolling and short <= 0,
         rolling=rolling,
         rollout=_rollout_state(demand, updated, old, stopped),
@@ -132,10 +137,9 @@ def start_problem(pod: PodView, demand: Demand | None, now: datetime) -> Problem
     return Problem(reason=Reason.STARTING, message=state)
 
 
-def lowest_free_ordinals(pods: Sequence[PodView], count: int) -> tuple[int, ...]:
-    """The lowest ordinals that no existing pod holds, Terminating and failed ones included."""
-    taken = {pod.record.ordinal for pod in pods if pod.record is not None}
-    return tuple(n for n in range(len(taken) + count) if n not in taken)[:count]
+def lowest_free_ordinals(deployment: Key, names: Collection[str], *, count: int) -> tuple[int, ...]:
+    """The lowest ordinals whose `namespace/name` no existing pod holds, whoever's it is and however it ends."""
+    return tuple(n for n in range(len(names) + count) if f"{deployment}-{n}" not in names)[:count]
 
 
 def _end_late_starts(
@@ -193,10 +197,9 @@ def _rollout_state(
 
 
 def _missing(
-    demand: Demand, count: int, graves: Sequence[PodView], live: Sequence[PodView], policy: Policy
+    demand: Demand, count: int, graves: Sequence[PodView], unfinished: Sequence[PodView], policy: Policy
 ) -> tuple[Missing, ...]:
-    followed = {pod.record.replaces for pod in live if pod.record is not None}
-    open_graves = [g for g in graves if _hash(g) == demand.spec_hash and g.key.name not in followed]
+    open_graves = [g for g in graves if _hash(g) == demand.spec_hash and _successor(g, unfinished) is None]
     result = [_after(grave, policy) for grave in open_graves[:count]]
     return (*result, *(Missing(attempt=1, replaces="", not_before=None) for _ in range(count - len(result))))
 
@@ -210,26 +213,37 @@ def _after(grave: PodView, policy: Policy) -> Missing:
 
 
 def _clear_graves(
-    demand: Demand, graves: Sequence[PodView], live: Sequence[PodView], policy: Policy, now: datetime
+    demand: Demand, graves: Sequence[PodView], unfinished: Sequence[PodView], policy: Policy, now: datetime
 ) -> list[DeletePod]:
-    successors = {p.record.replaces: p for p in (*graves, *live) if p.record is not None and p.record.replaces}
-    kept = 0
+    to_follow = demand.replicas - sum(_hash(pod) == demand.spec_hash for pod in unfinished)
     deletes: list[DeletePod] = []
     for grave in sorted(graves, key=lambda g: (g.finished_at or g.created, g.key), reverse=True):
-        successor = successors.get(grave.key.name)
+        successor = _successor(grave, (*graves, *unfinished))
         if _hash(grave) != demand.spec_hash:
             why = "it failed under an earlier spec"
         elif successor is not None and successor.finished:
             why = f"{successor.key.name} followed it and failed later"
         elif successor is not None and successor.ready_since and now - successor.ready_since >= policy.failed_kept_for:
             why = f"{successor.key.name} followed it and has been Ready for {_minutes(policy.failed_kept_for)}"
-        elif kept >= demand.replicas:
-            why = "fewer replicas are wanted"
+        elif successor is None and to_follow <= 0:
+            why = "no replica is missing that could follow it"
         else:
-            kept += 1
+            to_follow -= successor is None
             continue
         deletes.append(_delete(grave, Problem(reason=Reason.REPLACED, message=why)))
     return deletes
+
+
+def _successor(grave: PodView, pods: Sequence[PodView]) -> PodView | None:
+    """The pod that was made to follow a grave. Names come back: an older one follows an earlier pod of that name."""
+    return next(
+        (
+            pod
+            for pod in pods
+            if pod.record is not None and pod.record.replaces == grave.key.name and pod.created >= grave.created
+        ),
+        None,
+    )
 
 
 def _victim_order(pod: PodView, demand: Demand) -> tuple[bool, bool, bool, int]:

@@ -31,16 +31,16 @@ class Turns:
             if node is None or pod.record is None or not pod.record.starts_alone:
                 continue
             if pod.deleting or pod.ended or pod.uid in ending:
-                self._stopping[node] = pod.key.name
+                self._stopping[node] = str(pod.key)
             elif not pod.was_ready:
-                self._starting[node] = pod.key.name
+                self._starting[node] = str(pod.key)
 
     def may_end(self, delete: DeletePod) -> bool:
         """Whether this pod may go now: not while a neighbour starts."""
         pod = self._pods[delete.uid]
         node = where(pod)
         shares = pod.record is not None and pod.record.starts_alone
-        return node is None or not shares or self._starting.get(node, pod.key.name) == pod.key.name
+        return not shares or node not in self._starting
 
     def take(self, placement: Placement) -> Problem | None:
         """Take the node's turn for a start there; or who has it."""

@@ -45,6 +45,14 @@ def test_device_memory_of_a_started_engine(container: Container, gib: float) -> 
     assert resident_gib(container) == gib
 
 
+def test_what_others_hold_of_the_gpu_is_not_free() -> None:
+    crowded = Device(total_bytes=22 * GIB, free_bytes=10 * GIB, context_bytes=GIB // 4)
+    message = r"Free memory on device cuda:0 \(9.75/22.00 GiB\) on startup is less than .* \(0.5, 11.00 GiB\)"
+    with pytest.raises(EngineFailureError, match=message):
+        start_engine(engine(MODEL, "--gpu-memory-utilization=0.5"), crowded)
+    assert resident_gib(engine(MODEL, "--gpu-memory-utilization=0.4"), crowded) == 9.05
+
+
 def test_an_fp8_cache_holds_twice_the_tokens() -> None:
     usual = start_engine(engine(MODEL, "--kv-cache-memory-bytes=1G"), L4).log
     halved = start_engine(engine(MODEL, "--kv-cache-memory-bytes=1G", "--kv-cache-dtype=fp8"), L4).log

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -14,11 +15,13 @@ from slmpack.devcluster import nodes
 from slmpack.devcluster.cluster import EmbeddedCluster, system_clock
 from slmpack.devcluster.devices import NodeDevices
 from slmpack.devcluster.kubelet import Kubelets
+from slmpack.devcluster.podstatus import PodStatus
 from slmpack.devcluster.worker import Timing
 from tests.unit.devcluster.samples import PODS, eventually
 
 Json = dict[str, Any]
 FAST = Timing(pull=0.005, create=0.005, start=0.05, stop=0.01, back_off=0.02, heartbeat=0.05, retry=0.01, scale=0.01)
+SLOW_START = replace(FAST, start=0.4)  # wide enough for an overlap that is meant, on a busy machine
 MODEL = "Qwen/Qwen2.5-1.5B-Instruct"
 NODES = (
     nodes.a100_mig_node("a100", profiles={"1g.10gb": 3, "3g.40gb": 1}),
@@ -185,10 +188,13 @@ async def test_an_mps_limit_bounds_an_engine_although_the_gpu_has_room() -> None
         await world.until("right", is_ready)
 
 
-async def test_engines_on_one_gpu_start_one_after_another_or_fail() -> None:
-    async with running("h100") as world:
-        await world.create(share("a"))
-        await world.create(share("b"))
+@pytest.mark.parametrize("flags", [[], ["--kv-cache-memory-bytes=1G"]], ids=["profiled", "cache size given"])
+async def test_engines_on_one_gpu_start_one_after_another_or_fail(flags: list[str]) -> None:
+    async with running("h100", timing=SLOW_START) as world:
+        for name in "ab":
+            wrong = share(name)
+            wrong["spec"]["containers"][0]["args"] += flags
+            await world.create(wrong)
         for name in ("a", "b"):
             assert "Error in memory profiling" in words(await world.until(name, has_failed))
         await world.create(share("c"))
@@ -198,7 +204,7 @@ async def test_engines_on_one_gpu_start_one_after_another_or_fail() -> None:
 
 
 async def test_a_stop_next_to_a_start_fails_the_start() -> None:
-    async with running("h100") as world:
+    async with running("h100", timing=SLOW_START) as world:
         await world.create(share("old"))
         await world.until("old", is_ready)
         await world.create(share("new"))
@@ -280,6 +286,8 @@ async def test_faults_on_demand() -> None:
         ] == 137
         await world.create(pod("evicted"))
         await world.until("evicted", is_ready)
+        with pytest.raises(ValueError, match="must be one of CrashAfter, Evicted"):
+            world.kubelets.fault("default", "evicted", "Gremlins")
         world.kubelets.fault("default", "evicted", "Evicted")
         assert (await world.until("evicted", has_failed))["status"]["reason"] == "Evicted"
         await world.create(pod("stuck", annotations={fault: "StuckTerminating"}))
@@ -361,3 +369,14 @@ async def test_the_choice_of_gpu_follows_the_seed_and_spreads() -> None:
 
     assert order(1) == order(1)
     assert len({tuple(order(seed)) for seed in range(10)}) > 1
+
+
+def test_a_container_counts_as_started_once_its_startup_probe_passed() -> None:
+    """As the kubelet reports it; without a startup probe a container has started as soon as it runs."""
+    probed: dict[str, Any] = {
+        "spec": {"containers": [{"name": "engine", "startupProbe": {"httpGet": {"path": "/health"}}}]}
+    }
+    plain: dict[str, Any] = {"spec": {"containers": [{"name": "engine"}]}}
+    for pod, ready, expected in [(probed, False, False), (probed, True, True), (plain, False, True)]:
+        status = PodStatus(pod, main="engine", ip="10.1.0.1", now=lambda: "2026-11-21T12:00:00Z").running(ready=ready)
+        assert [container["started"] for container in status["containerStatuses"]] == [expected]

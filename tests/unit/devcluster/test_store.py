@@ -251,6 +251,20 @@ async def test_deleting_a_namespace_empties_it(api: StoreApi) -> None:
     assert (await api.list("/api/v1/namespaces/team/configmaps"))[0] == []
 
 
+async def test_a_definition_takes_its_objects_along_and_an_update_of_it_counts(api: StoreApi, store: Store) -> None:
+    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    owner = await api.create(SLM_PATH, slm())
+    await api.create(PODS, a_pod(ownerReferences=[{"uid": owner["metadata"]["uid"]}]))
+    await api.patch(f"{crds}/slmdeployments.slmpack.dev", {"spec": {"names": {"shortNames": ["small"]}}})
+    assert store.registry.by_plural("slmpack.dev", "v1alpha1", "slmdeployments").short_names == ("small",)
+    await api.delete(f"{crds}/slmdeployments.slmpack.dev")
+    assert (await api.list(PODS))[0] == []
+    with pytest.raises(NotFound):
+        await api.list(SLM_PATH)
+    await api.create(crds, CRD)
+    assert (await api.list(SLM_PATH))[0] == []
+
+
 async def test_finalizers_hold_an_object_until_they_are_gone(api: StoreApi) -> None:
     await api.create(MAPS, {"metadata": {"name": "m", "finalizers": ["x/y"]}})
     await api.delete(f"{MAPS}/m")

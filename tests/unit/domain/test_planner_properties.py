@@ -8,12 +8,11 @@ from datetime import timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slmpack.domain.inventory import read_nodes, where
 from slmpack.domain.plan import ClusterPlan
 from slmpack.domain.planner import plan_cluster
 from slmpack.domain.quantity import GIB
-from slmpack.domain.sharing import Mode, MpsShare, cuda_total_bytes, limit_bytes
-from slmpack.domain.snapshot import DeploymentView, NodeView, PodView, Snapshot
+from slmpack.domain.sharing import Mode, cuda_total_bytes, limit_bytes
+from slmpack.domain.snapshot import DeploymentView, NodeView, Snapshot
 from tests.support.builders import (
     A100_40,
     H100,
@@ -26,6 +25,7 @@ from tests.support.builders import (
     a_pod,
     a_snapshot,
     a_stranger,
+    assert_within_limits,
     creates,
     deletes,
     mig_node,
@@ -112,18 +112,6 @@ def placed_counts(snapshot: Snapshot) -> dict[str, int]:
         str(entry.deployment.key): len(entry.creates) + len(entry.waiting) + sum(state.counts for state in entry.states)
         for entry in plan.deployments
     }
-
-
-def assert_within_limits(snapshot: Snapshot) -> None:
-    for node in read_nodes(snapshot.nodes, POLICY.gpus):
-        there: list[PodView] = [pod for pod in snapshot.pods if where(pod) == node.name]
-        for name, amount in node.view.allocatable.items():
-            used = len(there) if name == "pods" else sum(pod.requests.get(name, 0) for pod in there)
-            ours = any(pod.record is not None for pod in there)
-            assert used <= amount or not ours, (node.name, name)
-        for offer in node.offers:
-            if isinstance(offer.share, MpsShare):
-                assert offer.share.replicas * limit_bytes(offer.share) <= cuda_total_bytes(offer.share)
 
 
 @given(worlds())

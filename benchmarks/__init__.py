@@ -1,0 +1,1 @@
+"""Figures that the documents quote, each compared with a baseline in the same run. `make bench` prints them all."""

@@ -1,0 +1,109 @@
+"""`slmpack demo` as a user runs it: a process of its own, whose output is read line by line."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+READY_SECONDS = 150
+
+
+@dataclass(kw_only=True)
+class Demo:
+    process: subprocess.Popen[str]
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def wait_for(self, marker: str) -> None:
+        assert self.process.stdout is not None
+        guard = threading.Timer(READY_SECONDS, self.process.kill)
+        guard.start()
+        try:
+            for line in self.process.stdout:
+                self.lines.append(line.rstrip("\n"))
+                if marker in line:
+                    return
+        finally:
+            guard.cancel()
+        raise AssertionError(f"the demo ended before it said {marker!r}:\n{self.text}")
+
+    def interrupt(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        rest, _ = self.process.communicate(timeout=90)
+        self.lines += rest.splitlines()
+        return self.process.returncode
+
+    def session(self) -> tuple[dict[str, str], list[list[str]]]:
+        """The environment and the kubectl lines that the demo suggests."""
+        exports = [line.split("export ", 1)[1] for line in self.lines if line.startswith("  export ")]
+        commands = [shlex.split(line) for line in self.lines if line.startswith("  ") and "kubectl" in line.split()[0]]
+        return dict(line.split("=", 1) for line in exports), commands
+
+
+@contextmanager
+def a_demo(*args: str, folder: Path) -> Iterator[Demo]:
+    environ = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(ROOT / "operator"), "COLUMNS": "100"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "slmpack", "demo", *args],
+        cwd=ROOT,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield Demo(process=process)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.communicate(timeout=90)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        process.communicate()
+
+
+def run_session(demo: Demo) -> dict[str, str]:
+    """Run the suggested lines as they stand; what each printed, by its verb and object. All of them must succeed."""
+    environ, commands = demo.session()
+    assert commands, demo.text
+    printed = {}
+    for command in commands:
+        done = subprocess.run(
+            command, cwd=ROOT, env={**os.environ, **environ}, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        words = [word for word in command[1:] if not word.startswith("-")]
+        printed[" ".join(words)] = done.stdout
+    return printed
+
+
+def check_session(printed: dict[str, str], *, name: str) -> None:
+    """What the lines print, whatever the cluster: the contract that D13 states."""
+    by_verb = {line.split()[0]: text for line, text in printed.items()}
+    slm = next(text for line, text in printed.items() if line.endswith("get slm"))
+    header, *rows = slm.splitlines()
+    assert header.split() == ["NAME", "READY", "PER", "GPU", "SHARE", "GPU", "REASON", "AGE"]
+    row = next(row for row in rows if row.split()[0] == name)
+    assert row.split()[1] == "3/3"
+    assert f"{name}-0" in next(text for line, text in printed.items() if "get pods" in line)
+    assert "AllReady" in by_verb["describe"]
+    assert "Created" in by_verb["describe"]
+    assert by_verb["logs"]
+    assert by_verb["scale"] == f"slmdeployment.slmpack.dev/{name} scaled\n"
+    assert "gpuProducts" in by_verb["explain"]
+    assert f'pod "{name}-0" deleted' in "".join(printed.values())
+    assert f'slmdeployment.slmpack.dev "{name}" deleted' in "".join(printed.values())

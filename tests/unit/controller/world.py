@@ -1,0 +1,151 @@
+"""The controller on the embedded store: real adapters, no HTTP, no watches but the store's own changes, no waiting."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from slmpack.adapters.cluster import KubeCluster
+from slmpack.adapters.hub import BundledFirst, HubModels, HubSettings
+from slmpack.adapters.observe import Observer, Scope
+from slmpack.adapters.resources import NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS, Resource
+from slmpack.api.crd import build_crd
+from slmpack.controller.execute import Executor
+from slmpack.controller.loop import Pace, Parts, PlannerLoop, Wake
+from slmpack.controller.report import Reporter
+from slmpack.devcluster.client import StoreApi
+from slmpack.devcluster.nodes import a100_mig_node, whole_node
+from slmpack.devcluster.store import Store
+from slmpack.devcluster.watches import Change
+from slmpack.domain.conditions import Verdict
+from slmpack.domain.snapshot import Key, Policy
+from slmpack.ports import PortError
+from tests.support.builders import POLICY
+from tests.support.fake_clock import FakeClock
+
+__all__ = ["Api", "Leader", "Telemetry", "World"]
+
+SEEN = {resource.plural: resource for resource in (NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS)}
+MUTATING = {"create", "patch", "apply", "delete"}
+
+
+class Api(StoreApi):
+    """The store with faults: a (verb, end of path) that raises an error as many times as there are errors."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.faults: dict[tuple[str, str], list[PortError]] = {}
+
+    def _target(self, verb: str, path: str) -> Any:
+        for (of, end), errors in self.faults.items():
+            if of == verb and path.endswith(end) and errors:
+                raise errors.pop(0)
+        return super()._target(verb, path)
+
+    async def count(self, path: str) -> int:
+        return len((await self.list(path))[0])
+
+    def writes(self) -> list[tuple[str, str]]:
+        return [request for request in self.requests if request[0] in MUTATING]
+
+
+@dataclass
+class Leader:
+    held: bool = True
+    holder: str = "held by another"
+
+
+@dataclass
+class Telemetry:
+    turns: list[str] = field(default_factory=list)
+    verdicts: dict[Key, Verdict] = field(default_factory=dict)
+
+    def turn(self, result: str, *, seconds: float) -> None:
+        self.turns.append(result)
+
+    def wrote(self, kind: str) -> None:
+        pass
+
+    def judged(self, verdicts: Any) -> None:
+        self.verdicts = dict(verdicts)
+
+
+class World:
+    """A cluster with two L4 and seven MIG slices, and an operator on it that turns when told."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.store = Store(clock=self.clock.now, crds=[build_crd()])
+        self.api = Api(self.store)
+        self.deaf = False
+        self.leader = Leader()
+        self.start()
+        self.store.on_change.append(self._changed)
+        for node in (whole_node("l4", gpus=2), a100_mig_node("a100", profiles={"1g.10gb": 7})):
+            self.store.create(self.store.registry.parse(NODES.path()), node)
+
+    def start(self, *, policy: Policy = POLICY, bundled: bool = True) -> None:
+        """A new operator process, which knows nothing."""
+        self.telemetry = Telemetry()
+        hub = HubModels(HubSettings(offline=True), wake=lambda: None, clock=self.clock)
+        models = BundledFirst(hub) if bundled else hub
+        self.observer = Observer(self.api, scope=Scope(), models=models, engines=policy.engines, clock=self.clock)
+        cluster = KubeCluster(self.api, self.observer)
+        shared: dict[str, Any] = {"leadership": self.leader, "clock": self.clock, "telemetry": self.telemetry}
+        parts = Parts(
+            world=self.observer,
+            executor=Executor(cluster, engines=policy.engines, **shared),
+            reporter=Reporter(cluster, **shared),
+            policy=policy,
+            jitter=lambda: 1.0,
+            **shared,
+        )
+        self.loop = PlannerLoop(parts, wake=Wake(Pace()), pace=Pace())
+
+    def _changed(self, change: Change) -> None:
+        if change.resource.plural in SEEN and not self.deaf:
+            self.observer.handle(SEEN[change.resource.plural], change.kind, change.obj)
+
+    def apply(self, name: str = "m", **spec: Any) -> None:
+        body = {
+            "apiVersion": "slmpack.dev/v1alpha1",
+            "kind": "SLMDeployment",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"model": {"source": "hf://Qwen/Qwen2.5-0.5B-Instruct"}, **spec},
+        }
+        self.store.create(self.store.registry.parse(SLM_DEPLOYMENTS.path(namespace="default")), body)
+
+    def patch(self, resource: Resource, name: str, body: dict[str, Any], subresource: str | None = None) -> None:
+        from slmpack.devcluster.watches import Patch
+
+        path = resource.path(namespace="default", name=name, subresource=subresource)
+        self.store.patch(self.store.registry.parse(path), Patch(body=body))
+
+    def get(self, resource: Resource, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.store.get(self.store.registry.parse(resource.path(namespace="default", name=name)))
+        return found
+
+    def remove(self, name: str) -> None:
+        """A pod vanishes at once."""
+        self.store.delete(self.store.registry.parse(PODS.path(namespace="default", name=name)), grace=0)
+
+    def pods(self) -> dict[str, str]:
+        items = self.store.items(self.store.registry.parse(PODS.path()))
+        return {item["metadata"]["name"]: item["metadata"]["uid"] for item in items}
+
+    def make_ready(self) -> None:
+        """Every pod runs and is Ready."""
+        now = json.loads(json.dumps(self.clock.now().isoformat()))
+        for name in self.pods():
+            conditions = [{"type": "Ready", "status": "True", "lastTransitionTime": now}]
+            status = {"phase": "Running", "startTime": now, "conditions": conditions}
+            self.patch(PODS, name, {"status": status}, "status")
+
+    def status(self, name: str = "m") -> dict[str, Any]:
+        status: dict[str, Any] = self.get(SLM_DEPLOYMENTS, name).get("status", {})
+        return status
+
+    def events(self) -> list[str]:
+        items = self.store.items(self.store.registry.parse("/apis/events.k8s.io/v1/events"))
+        return [item["reason"] for item in items]
