@@ -23,7 +23,8 @@ demo: init ## a cluster without GPUs or Kubernetes, the operator, and the packin
 
 test: init ## every test, the real control plane included
 	@$(PY) -m tests.support.control_plane build
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -q -n 2 --cov --cov-branch --cov-report=term tests/unit tests/repo $(ARGS)
+	@$(PY) -m pytest -q -n 0 tests/controlplane $(ARGS)
 
 check: init ## lint, types, imports, generated files in sync
 	@.venv/bin/ruff format --check .

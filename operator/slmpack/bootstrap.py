@@ -54,6 +54,8 @@ def run(config: OperatorConfig, *, policy: Policy | None = None) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("kopf", "aiohttp", "kubernetes"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # It warns that signals are ignored in its thread, which is what we want.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
     try:
         return asyncio.run(_until_signalled(config, policy or default_policy()))
     except (PortError, OSError, ValueError) as error:
@@ -116,7 +118,11 @@ class _Operator:
             clock=clock,
         )
         self._lease = LeaseLock(
-            client, namespace=config.where_the_lease_is, name=_lease_name(config), identity=_identity(config), clock=clock
+            client,
+            namespace=config.where_the_lease_is,
+            name=_lease_name(config),
+            identity=_identity(config),
+            clock=clock,
         )
         cluster = KubeCluster(client, self._observer)
         executor = Executor(cluster, leadership=self._lease, engines=policy.engines, clock=clock, telemetry=telemetry)

@@ -49,7 +49,8 @@ def _there(control_plane: ControlPlane, path: str) -> bool:
     try:
         return "deletionTimestamp" not in control_plane.request("GET", path)["metadata"]
     except ApiError as error:
-        assert error.status == 404
+        if error.status != 404:
+            raise
         return False
 
 
@@ -60,7 +61,7 @@ def test_the_session_on_the_real_control_plane(control_plane: ControlPlane, tmp_
     with a_demo("--kubeconfig", str(control_plane.kubeconfig()), folder=tmp_path) as demo:
         demo.wait_for("Ctrl-C ends the demo")
         assert f"the namespace {DEMO_NAMESPACE} and the examples in it" in demo.text
-        printed = run_session(demo)
+        printed = run_session(demo, logs=False)
         check_session(printed, name="qwen2-5-1-5b")
         assert demo.interrupt() == 0, demo.text
     assert not _there(control_plane, f"/api/v1/namespaces/{DEMO_NAMESPACE}")

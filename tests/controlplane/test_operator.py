@@ -74,9 +74,9 @@ def proxy(cluster: ControlPlane) -> Iterator[FaultProxy]:
 
 
 def _pods(cluster: ControlPlane, namespace: str) -> dict[str, str]:
-    """Name and uid."""
-    items = cluster.request("GET", f"/api/v1/namespaces/{namespace}/pods")["items"]
-    return {item["metadata"]["name"]: item["metadata"]["uid"] for item in items}
+    """Name and uid of those that are not ending: an engine may drain for half a minute."""
+    metas = [item["metadata"] for item in cluster.request("GET", f"/api/v1/namespaces/{namespace}/pods")["items"]]
+    return {meta["name"]: meta["uid"] for meta in metas if "deletionTimestamp" not in meta}
 
 
 def _status(cluster: ControlPlane, namespace: str) -> dict[str, Any]:

@@ -10,8 +10,11 @@ from slmpack.domain.engine_version import EngineVersion
 from slmpack.domain.inventory import read_nodes, where
 from slmpack.domain.model import ModelProfile, UnknownLayout, parse_model_config
 from slmpack.domain.plan import ClusterPlan, CreatePod, DeletePod, EndPod
+from slmpack.domain.planner import plan_cluster
 from slmpack.domain.quantity import GIB
+from slmpack.domain.reasons import Problem
 from slmpack.domain.sharing import Mode, MpsShare, cuda_total_bytes, limit_bytes
+from slmpack.domain.sizing import Need, size_replica
 from slmpack.domain.snapshot import (
     Demand,
     DeploymentView,
@@ -209,6 +212,16 @@ def a_snapshot(
     now: datetime = NOW,
 ) -> Snapshot:
     return Snapshot(now=now, deployments=deployments, nodes=nodes, pods=pods)
+
+
+def a_need(demand: Demand | None = None) -> Need:
+    need = size_replica(demand or a_demand(), POLICY, ())
+    assert not isinstance(need, Problem), need
+    return need
+
+
+def plan(snapshot: Snapshot) -> ClusterPlan:
+    return plan_cluster(snapshot, POLICY)
 
 
 def creates(plan: ClusterPlan) -> list[CreatePod]:

@@ -164,7 +164,8 @@ class ControlPlane:
     def mutating_requests(self) -> Counter[MutatingRequest]:
         """How many writes the API server has answered, refused ones included, dry runs not.
 
-        The components' own writes are among them (tokens, Leases, status of nodes): diff two of these and pick.
+        The components' own writes are among them (tokens, Leases, status of nodes): diff two of these and pick. A restart of
+        the API server starts from 0.
         """
         total: Counter[MutatingRequest] = Counter()
         for match in REQUEST_TOTAL.finditer(self.metrics()):

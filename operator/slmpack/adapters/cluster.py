@@ -57,6 +57,7 @@ class KubeCluster:
     def __init__(self, client: Writer, observer: Observer) -> None:
         self._client = client
         self._observer = observer
+        self._ended: set[str] = set()
 
     async def create(self, manifest: Manifest) -> None:
         """POST; a name that our own owner has taken already is what we wanted."""
@@ -82,11 +83,16 @@ class KubeCluster:
         if present is not None and _covers(present.manifest, wanted):
             return
         path = resource.path(namespace=meta["namespace"], name=meta["name"])
+        owner = controller_uid(manifest)
         with self._watchful(resource):
-            uid = await self._own(path, owner=controller_uid(manifest))
-            if uid:
-                wanted = {**wanted, "metadata": {**wanted["metadata"], "uid": uid}}
-            made = await self._client.apply(path, wanted, field_manager=MANAGER)
+            if present is None:
+                await self._refuse_foreign(path, owner=owner)
+            elif present.controller_uid != owner:
+                raise Conflict(f"{manifest['kind']} {meta['name']!r} exists and is not ours", status=409)
+            else:
+                wanted = {**wanted, "metadata": {**wanted["metadata"], "uid": present.uid}}
+            # Without force, whoever makes an object of that name right now keeps it.
+            made = await self._client.apply(path, wanted, field_manager=MANAGER, force=present is not None)
         self._observer.put(resource, made)
 
     async def delete(self, *, kind: str, namespace: str, name: str, uid: str) -> None:
@@ -102,7 +108,9 @@ class KubeCluster:
             self._observer.forget_pod(Key(namespace, name), uid=uid)
 
     async def end_pod(self, *, namespace: str, name: str, uid: str, reason: str) -> None:
-        """An active deadline in the past: the kubelet fails the pod, and its log stays."""
+        """An active deadline in the past: the kubelet fails the pod, and its log stays. Asked for once a pod."""
+        if uid in self._ended:
+            return
         body = {"metadata": {"uid": uid, "annotations": {ENDED: reason}}, "spec": {"activeDeadlineSeconds": 1}}
         with self._watchful(PODS):
             try:
@@ -110,6 +118,7 @@ class KubeCluster:
             except (NotFound, Conflict):
                 self._observer.suspect(PODS)
                 return
+        self._ended = {uid, *(self._ended & self._observer.pod_uids)}
         self._observer.put(PODS, ended)
 
     async def apply_status(self, *, namespace: str, name: str, uid: str, status: Manifest) -> bool:
@@ -132,16 +141,14 @@ class KubeCluster:
         """POST an Event."""
         await self._client.create(EVENTS.path(namespace=event["metadata"]["namespace"]), dict(event))
 
-    async def _own(self, path: str, *, owner: str) -> str:
-        """The uid of the object at `path`, empty if there is none; Conflict if it is not controlled by `owner`."""
+    async def _refuse_foreign(self, path: str, *, owner: str) -> None:
+        """What lacks our label is not in the store, and may be there all the same."""
         try:
             present = await self._client.get(path)
         except NotFound:
-            return ""
+            return
         if controller_uid(present) != owner:
-            meta = present["metadata"]
-            raise Conflict(f"{present.get('kind', 'object')} {meta['name']!r} exists and is not ours", status=409)
-        return str(present["metadata"]["uid"])
+            raise Conflict(f"{present.get('kind')} {present['metadata']['name']!r} exists and is not ours", status=409)
 
     @contextmanager
     def _watchful(self, resource: Resource) -> Iterator[None]:

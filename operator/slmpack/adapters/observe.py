@@ -156,6 +156,11 @@ class Observer:
         """A Service with our label."""
         return self._services.get(key)
 
+    @property
+    def pod_uids(self) -> set[str]:
+        """Of all pods that concern us."""
+        return {pod.uid for pod in self._pods.values()}
+
     def status_of(self, key: Key) -> Mapping[str, Any]:
         """An SLMDeployment's status as the API server has it."""
         record = self._deployments.get(key)

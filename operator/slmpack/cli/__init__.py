@@ -152,12 +152,17 @@ def run(**options: Any) -> int:  # noqa: ANN401 - click checks them
     HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE say where and as whom configs are fetched; SLMPACK_MODEL_CACHE names a
     folder to keep them in.
     """
+    from slmpack.adapters.selector import parse_selector
     from slmpack.bootstrap import run as run_operator
     from slmpack.config import OperatorConfig, hub_settings
 
     if options["all_namespaces"] and options["namespace"]:
         raise click.UsageError("--namespace and --all-namespaces exclude each other; give one of them")
     host, port = _address(options["address"])
+    try:
+        parse_selector(options["node_selector"])
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--node-selector") from error
     config = OperatorConfig(
         kubeconfig=options["kubeconfig"],
         namespace=options["namespace"],

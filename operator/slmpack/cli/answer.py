@@ -62,10 +62,12 @@ def with_names(plan: ClusterPlan) -> ClusterPlan:
 def _answer(plan: DeploymentPlan) -> Answer:
     demand = plan.deployment.demand
     placed = sum(state.counts for state in plan.states) + len(plan.creates) + len(plan.waiting)
-    wanted = demand.replicas if isinstance(demand, Demand) and not plan.deployment.deleting else None
+    wanted = demand.replicas if isinstance(demand, Demand) else None
     if plan.deployment.deleting:
         wanted = 0
-    unplaced = max(0, (wanted or 0) - placed)
+    if wanted is not None:  # a rollout may have one more for a while
+        placed = min(placed, wanted)
+    unplaced = (wanted or 0) - placed if wanted else 0
     reasons = [(problem, _message(problem), unplaced) for problem in plan.problems]
     reasons += [(entry.problem, _message(entry.problem), entry.count) for entry in plan.unplaced]
     return Answer(plan=plan, wanted=wanted, placed=placed, unplaced=unplaced, reasons=tuple(reasons))

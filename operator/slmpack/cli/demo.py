@@ -80,7 +80,7 @@ async def _until_interrupted(demo: _Demo) -> int:
     try:
         return await playing
     except asyncio.CancelledError:
-        demo.say("ended; everything that the demo made is removed")
+        demo.say("the demo has ended")
         return 0 if demo.was_ready else INTERRUPTED
 
 

@@ -115,13 +115,8 @@ def _draw_bar(bar: GpuBar, *, width: int, glyphs: Glyphs, look: _Look) -> list[R
     # a slice holds one replica: its bar fits beside its name
     if bar.index is None and beside >= SHORTEST_BAR:
         cells = min(beside, LONGEST_SLICE)
-        lines.append(
-            _indented(
-                Text(f"{head}  ", style="dim")
-                + _line(bar, cells=cells, glyphs=glyphs, look=look)
-                + Text(f"  {size}", style="dim")
-            )
-        )
+        line = _line(bar, cells=cells, glyphs=glyphs, look=look)
+        lines.append(_indented(Text.assemble((f"{head}  ", "dim"), line, (f"  {size}", "dim"))))
     else:
         cells = max(min(width - INDENT, LONGEST_BAR), SHORTEST_BAR)
         lines.append(_indented(Text(f"{head}  {size}", style="dim", overflow="fold")))

@@ -13,14 +13,16 @@ from slmpack.cli.answer import Answer, answers
 from slmpack.cli.draw import draw_bars, glyphs_of
 from slmpack.cli.world import World
 from slmpack.domain.footprint import explain
-from slmpack.domain.plan import ClusterPlan, GpuBar
+from slmpack.domain.plan import ClusterPlan, CreatePod, GpuBar
 from slmpack.domain.quantity import GIB, format_bytes
+from slmpack.domain.reasons import Reason
 from slmpack.domain.sharing import describe_share, limit_bytes
 from slmpack.domain.snapshot import Demand, Key
 
 __all__ = ["print_plan"]
 
 NAMED_NODES = 5
+ROLLOUTS = {Reason.ROLLING_OUT, Reason.ROLLOUT_STOPPED, Reason.ROLLOUT_BLOCKED}
 WHAT_IF_NOTE = (
     "No nodes are given: this is what would happen with one empty, whole GPU of each kind in the catalogue (no MIG, no"
     " MPS). Add your own with -f nodes.yaml (kubectl get nodes -o yaml) or --cluster."
@@ -37,6 +39,7 @@ def print_plan(console: Console, plan: ClusterPlan, world: World) -> None:
         _print_answer(console, answer, sources=world.sources)
     _print_picture(console, plan.bars, what_if=world.what_if)
     _print_reasons(console, given)
+    _print_ends(console, plan, world)
 
 
 def _print_answer(console: Console, answer: Answer, *, sources: Mapping[Key, str]) -> None:
@@ -128,8 +131,20 @@ def _print_reasons(console: Console, given: Sequence[Answer]) -> None:
         key = str(answer.plan.deployment.key)
         for problem, message, count in answer.reasons:
             line = Text(f"\n{key}: ", style="bold")
-            if answer.accepted:
+            if count:
                 line.append(f"{count} unplaced, ", style="red")
             line.append(f"{problem.reason.value}: ", style="red")
             line.append(message, style="not bold")
             console.print(line)
+
+
+def _print_ends(console: Console, plan: ClusterPlan, world: World) -> None:
+    """Rollouts and the pods that would end now."""
+    for deployment in plan.deployments:
+        state = deployment.rollout.problem
+        if deployment.deployment.key in world.asked and state.reason in ROLLOUTS:
+            console.print(Text(f"\n{deployment.deployment.key}: {state.reason.value}: {state.message}"))
+    for action in plan.actions:
+        if not isinstance(action, CreatePod) and action.deployment in world.asked:
+            why = f"{action.problem.reason.value}: {action.problem.message}"
+            console.print(Text(f"\n{action.pod} would end now: {why}"))

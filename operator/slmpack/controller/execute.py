@@ -23,7 +23,7 @@ __all__ = ["Execution", "Executor"]
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 8
+AT_ONCE = 16
 """Writes under way at a time; they start in the plan's order."""
 INTERNAL_ERROR = 500
 FIRST_PAUSE_SECONDS = 10.0

@@ -29,7 +29,7 @@ __all__ = ["Reporter", "status_of"]
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 8
+AT_ONCE = 16
 NORMAL = frozenset(
     reason.value
     for reason in (
@@ -74,10 +74,8 @@ class Reporter:
         written = [self._write(part, verdicts[part.deployment.key], products) for part in plan.deployments]
         errors = await asyncio.gather(*written)
         views = {part.deployment.key: part.deployment for part in plan.deployments}
-        for action in execution.done:
-            view = views.get(action_key(action))
-            if view is not None:
-                await self._post(view, **_of_action(action))
+        deeds = [(views[key], action) for action in execution.done if (key := action_key(action)) in views]
+        await asyncio.gather(*(self._post(view, **_of_action(action)) for view, action in deeds))
         self._telemetry.judged(verdicts)
         return next((error for error in errors if error is not None), None)
 
@@ -233,7 +231,7 @@ def _of_action(action: Action) -> Mapping[str, Any]:
     if isinstance(action, CreatePod):
         note = f"created {action.name}: {action.record.share} on {action.placement.node}"
         pod = Key(action.deployment.key.namespace, action.name)
-        return {"reason": "Created", "note": note, "action": "Create", "pod": pod}
+        return {"reason": Reason.CREATED.value, "note": note, "action": "Create", "pod": pod}
     note = f"{action.pod.name}: {action.problem.message}"
     return {"reason": action.problem.reason.value, "note": note, "action": "End", "pod": action.pod}
 

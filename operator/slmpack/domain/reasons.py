@@ -39,6 +39,7 @@ class Reason(Enum):
     INSUFFICIENT_PODS = "InsufficientPods"
     MAX_PER_GPU = "MaxPerGPU"
     # starting and running
+    CREATED = "Created"
     ALL_READY = "AllReady"
     SCALED_TO_ZERO = "ScaledToZero"
     STARTING = "Starting"

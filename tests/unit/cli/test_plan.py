@@ -165,6 +165,7 @@ def test_crd_prints_what_crds_holds() -> None:
         (("plan", "--kubeconfig", "f"), "--kubeconfig needs --cluster"),
         (("plan", "--cluster", "--kubeconfig", "/nowhere/config"), "--kubeconfig /nowhere/config: no such file"),
         (("run", "--http", "8080"), "'8080' is not HOST:PORT; write for instance 0.0.0.0:8080"),
+        (("run", "--node-selector", "a b"), "is no label selector; write for instance 'pool=gpu'"),
         (("run", "--namespace", "a", "--all-namespaces"), "exclude each other"),
         (("demo", "--timeout", "soon"), "'soon' is not a valid float"),
     ],

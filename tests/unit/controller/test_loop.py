@@ -260,3 +260,15 @@ async def test_a_steady_stream_of_wakes_does_not_hold_the_loop_up() -> None:
     started = loop.time()
     await wake.wait(5)
     assert loop.time() - started < 0.3
+
+
+async def test_a_pod_that_is_late_is_ended_once(world: World) -> None:
+    world.apply(replicas=1)
+    await world.loop.turn()
+    world.patch(PODS, "m-0", {"spec": {"nodeName": "a100"}})
+    world.clock.advance(601)
+    await world.loop.turn()
+    assert world.get(PODS, "m-0")["spec"]["activeDeadlineSeconds"] == 1
+    before = len(world.api.writes())
+    await world.loop.turn()
+    assert not [path for _, path in world.api.writes()[before:] if "/pods/" in path]

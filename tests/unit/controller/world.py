@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +16,7 @@ from slmpack.controller.report import Reporter
 from slmpack.devcluster.client import StoreApi
 from slmpack.devcluster.nodes import a100_mig_node, whole_node
 from slmpack.devcluster.store import Store
-from slmpack.devcluster.watches import Change
+from slmpack.devcluster.watches import Change, Patch
 from slmpack.domain.conditions import Verdict
 from slmpack.domain.snapshot import Key, Policy
 from slmpack.ports import PortError
@@ -27,6 +26,7 @@ from tests.support.fake_clock import FakeClock
 __all__ = ["Api", "Leader", "Telemetry", "World"]
 
 SEEN = {resource.plural: resource for resource in (NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS)}
+CRD = build_crd()
 MUTATING = {"create", "patch", "apply", "delete"}
 
 
@@ -76,7 +76,7 @@ class World:
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.store = Store(clock=self.clock.now, crds=[build_crd()])
+        self.store = Store(clock=self.clock.now, crds=[CRD])
         self.api = Api(self.store)
         self.deaf = False
         self.leader = Leader()
@@ -117,8 +117,6 @@ class World:
         self.store.create(self.store.registry.parse(SLM_DEPLOYMENTS.path(namespace="default")), body)
 
     def patch(self, resource: Resource, name: str, body: dict[str, Any], subresource: str | None = None) -> None:
-        from slmpack.devcluster.watches import Patch
-
         path = resource.path(namespace="default", name=name, subresource=subresource)
         self.store.patch(self.store.registry.parse(path), Patch(body=body))
 
@@ -136,7 +134,7 @@ class World:
 
     def make_ready(self) -> None:
         """Every pod runs and is Ready."""
-        now = json.loads(json.dumps(self.clock.now().isoformat()))
+        now = self.clock.now().isoformat()
         for name in self.pods():
             conditions = [{"type": "Ready", "status": "True", "lastTransitionTime": now}]
             status = {"phase": "Running", "startTime": now, "conditions": conditions}

@@ -1,0 +1,249 @@
+"""When the observer lists, and what its snapshot says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from slmpack.adapters.observe import COUNT_SECONDS, RELIST_SECONDS, Observer, Scope
+from slmpack.adapters.resources import NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS
+from slmpack.adapters.selector import parse_selector
+from slmpack.adapters.tables import bundled_config, load_engine_table
+from slmpack.devcluster.nodes import whole_node
+from slmpack.domain.model import ModelProfile
+from slmpack.domain.reasons import Reason
+from slmpack.domain.snapshot import Demand, ModelUnknown, Rejected
+from slmpack.ports import Unavailable
+from tests.support.fake_clock import FakeClock
+
+CREATED = "2026-01-01T00:00:00Z"
+
+
+class Lister:
+    """Collections by path; counts what is asked."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, list[dict[str, Any]]] = {}
+        self.version = 100
+        self.lists: list[str] = []
+        self.counts: list[str] = []
+        self.broken: set[str] = set()
+
+    async def list(self, path: str, params: Mapping[str, str] | None = None) -> tuple[list[dict[str, Any]], str]:
+        self.lists.append(path)
+        if path in self.broken:
+            raise Unavailable("down")
+        return self.items.get(path, []), str(self.version)
+
+    async def count(self, path: str) -> int:
+        self.counts.append(path)
+        return len(self.items.get(path, []))
+
+
+class Models:
+    config: Mapping[str, object] | ModelUnknown = bundled_config("Qwen/Qwen2.5-0.5B-Instruct") or {}
+
+    def lookup(self, *, source: str, revision: str | None) -> Mapping[str, object] | ModelUnknown:
+        return self.config
+
+
+class World:
+    def __init__(self, scope: Scope | None = None) -> None:
+        self.clock, self.lister, self.models = FakeClock(), Lister(), Models()
+        self.observer = Observer(
+            self.lister,
+            scope=scope or Scope(),
+            models=self.models,
+            engines=load_engine_table(),
+            clock=self.clock,
+        )
+
+    def add(self, path: str, raw: dict[str, Any], version: int = 10) -> None:
+        raw["metadata"] |= {"resourceVersion": str(version), "creationTimestamp": CREATED}
+        raw["metadata"].setdefault("uid", f"uid-{raw['metadata']['name']}")
+        self.lister.items.setdefault(path, []).append(raw)
+
+    async def demand(self) -> Demand | Rejected:
+        await self.observer.refresh()
+        (view,) = self.observer.snapshot().deployments
+        return view.demand
+
+
+def _slm(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "slmpack.dev/v1alpha1",
+        "kind": "SLMDeployment",
+        "metadata": {"name": "m", "namespace": "ns", "generation": 1},
+        "spec": {"model": {"source": "hf://Qwen/Qwen2.5-0.5B-Instruct"}, **spec},
+    }
+
+
+def _pod(name: str) -> dict[str, Any]:
+    container = {"resources": {"requests": {"nvidia.com/gpu": "1"}}}
+    return {"metadata": {"name": name, "namespace": "ns"}, "spec": {"containers": [container]}}
+
+
+async def test_everything_is_listed_once_and_then_every_five_minutes() -> None:
+    world = World()
+    await world.observer.refresh()
+    assert sorted(world.lister.lists) == sorted(
+        resource.path() for resource in (NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS)
+    )
+    await world.observer.refresh()
+    assert len(world.lister.lists) == 5
+    world.clock.advance(RELIST_SECONDS)
+    await world.observer.refresh()
+    assert len(world.lister.lists) == 10
+
+
+async def test_a_list_that_failed_stays_due() -> None:
+    world = World()
+    world.lister.broken = {PODS.path()}
+    with pytest.raises(Unavailable):
+        await world.observer.refresh()
+    assert not world.observer.complete
+    world.lister.broken = set()
+    await world.observer.refresh()
+    assert world.observer.complete
+
+
+async def test_a_suspect_kind_is_listed_at_once() -> None:
+    world = World()
+    await world.observer.refresh()
+    world.observer.suspect(PODS)
+    await world.observer.refresh()
+    assert world.lister.lists[5:] == [PODS.path()]
+
+
+async def test_counting_is_rare_and_a_wrong_count_lists() -> None:
+    world = World()
+    world.add(PODS.path(), _pod("a"))
+    await world.observer.refresh()
+    world.clock.advance(COUNT_SECONDS)
+    await world.observer.refresh()
+    assert len(world.lister.counts) == 4
+    assert len(world.lister.lists) == 5
+    world.lister.items[PODS.path()].clear()
+    world.lister.version += 1
+    world.clock.advance(COUNT_SECONDS)
+    await world.observer.refresh()
+    assert world.observer.snapshot().pods == ()
+
+
+async def test_a_stale_list_changes_nothing_and_is_asked_for_again() -> None:
+    world = World()
+    world.add(PODS.path(), _pod("a"))
+    await world.observer.refresh()
+    world.lister.items[PODS.path()] = []
+    world.lister.version -= 1
+    world.clock.advance(RELIST_SECONDS)
+    await world.observer.refresh()
+    assert [pod.key.name for pod in world.observer.snapshot().pods] == ["a"]
+    before = len(world.lister.lists)
+    await world.observer.refresh()
+    assert PODS.path() in world.lister.lists[before:]
+
+
+async def test_only_what_is_read_wakes_the_planner() -> None:
+    world = World()
+    await world.observer.refresh()
+    node = whole_node("n")
+    node["metadata"] |= {"resourceVersion": "101", "creationTimestamp": CREATED, "uid": "n"}
+    assert world.observer.handle(NODES, "ADDED", node)
+    beat = {**node, "metadata": {**node["metadata"], "resourceVersion": "102"}}
+    beat["status"] = {**node["status"], "images": ["many"]}
+    assert not world.observer.handle(NODES, "MODIFIED", beat)
+    cordoned = {**beat, "metadata": {**node["metadata"], "resourceVersion": "103"}, "spec": {"unschedulable": True}}
+    assert world.observer.handle(NODES, "MODIFIED", cordoned)
+    deleted = {**cordoned, "metadata": {**node["metadata"], "resourceVersion": "104"}}
+    assert world.observer.handle(NODES, "DELETED", deleted)
+    assert world.observer.snapshot().nodes == ()
+
+
+async def test_our_own_status_wakes_nobody() -> None:
+    world = World()
+    world.add(SLM_DEPLOYMENTS.path(), _slm())
+    await world.observer.refresh()
+    written = _slm() | {"status": {"ready": "1/1"}}
+    written["metadata"] |= {"resourceVersion": "101", "creationTimestamp": CREATED, "uid": "uid-m"}
+    assert not world.observer.handle(SLM_DEPLOYMENTS, "MODIFIED", written)
+    (view,) = world.observer.snapshot().deployments
+    assert world.observer.status_of(view.key) == {"ready": "1/1"}
+
+
+async def test_a_namespace_and_a_node_selector_narrow_the_view() -> None:
+    world = World(Scope(namespace="ns", nodes=parse_selector("pool=a")))
+    for name, pool in (("one", "a"), ("two", "b")):
+        node = whole_node(name)
+        node["metadata"]["labels"]["pool"] = pool
+        world.add(NODES.path(), node)
+    await world.observer.refresh()
+    assert [node.name for node in world.observer.snapshot().nodes] == ["one"]
+    assert SLM_DEPLOYMENTS.path(namespace="ns") in world.lister.lists
+    assert PODS.path() in world.lister.lists
+
+
+async def test_demands_know_model_and_priority() -> None:
+    world = World()
+    world.add(SLM_DEPLOYMENTS.path(), _slm(pod={"priorityClassName": "high"}))
+    world.add(PRIORITY_CLASSES.path(), {"metadata": {"name": "high"}, "value": 7})
+    world.add(PRIORITY_CLASSES.path(), {"metadata": {"name": "usual"}, "value": 3, "globalDefault": True})
+    demand = await world.demand()
+    assert isinstance(demand, Demand)
+    assert isinstance(demand.model, ModelProfile)
+    assert demand.priority == 7
+
+
+async def test_without_a_class_the_clusters_default_counts() -> None:
+    world = World()
+    world.add(SLM_DEPLOYMENTS.path(), _slm())
+    world.add(PRIORITY_CLASSES.path(), {"metadata": {"name": "usual"}, "value": 3, "globalDefault": True})
+    demand = await world.demand()
+    assert isinstance(demand, Demand)
+    assert demand.priority == 3
+
+
+async def test_an_inline_config_is_read_with_the_users_dtype() -> None:
+    world = World()
+    world.models.config = ModelUnknown(reason=Reason.MODEL_UNAVAILABLE, message="down")
+    config = bundled_config("Qwen/Qwen2.5-0.5B-Instruct")
+    spec = {"model": {"source": "pvc://claim/model", "config": config}, "engine": {"args": {"dtype": "float32"}}}
+    world.add(SLM_DEPLOYMENTS.path(), _slm(**spec))
+    demand = await world.demand()
+    assert isinstance(demand, Demand)
+    assert isinstance(demand.model, ModelProfile)
+    assert demand.model.dtype == "float32"
+
+
+async def test_an_unknown_layout_is_a_reason() -> None:
+    world = World()
+    world.models.config = {"architectures": ["MixtralForCausalLM"]}
+    world.add(SLM_DEPLOYMENTS.path(), _slm())
+    demand = await world.demand()
+    assert isinstance(demand, Demand)
+    assert isinstance(demand.model, ModelUnknown)
+    assert demand.model.reason is Reason.UNKNOWN_LAYOUT
+
+
+async def test_a_model_that_arrives_changes_the_demand_and_nothing_else_does() -> None:
+    world = World()
+    arrived, world.models.config = world.models.config, ModelUnknown(reason=Reason.MODEL_PENDING, message="wait")
+    world.add(SLM_DEPLOYMENTS.path(), _slm())
+    pending = await world.demand()
+    assert isinstance(pending, Demand)
+    assert isinstance(pending.model, ModelUnknown)
+    world.models.config = arrived
+    demand = await world.demand()
+    assert isinstance(demand, Demand)
+    assert isinstance(demand.model, ModelProfile)
+    assert await world.demand() is demand
+
+
+async def test_a_broken_spec_is_rejected_with_its_problems() -> None:
+    world = World()
+    world.add(SLM_DEPLOYMENTS.path(), _slm(replicas="many"))
+    demand = await world.demand()
+    assert isinstance(demand, Rejected)
+    assert demand.problems[0].field == "spec.replicas"

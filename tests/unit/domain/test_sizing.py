@@ -1,0 +1,126 @@
+"""From a demand to a need, and from a share to flags that keep the engine inside it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from slmpack.domain.gpu import GpuCatalogue
+from slmpack.domain.plan import EngineSettings
+from slmpack.domain.quantity import GIB, MIB
+from slmpack.domain.reasons import Problem, Reason
+from slmpack.domain.sharing import Exclusive, MpsShare
+from slmpack.domain.sizing import Need, fit_settings, nearest_fit, need_bytes, size_replica
+from slmpack.domain.snapshot import Demand, ModelUnknown, ReplicaRecord
+from tests.support.builders import POLICY, a_demand, a_deployment, a_model, a_need, a_snapshot, creates, plan, whole_node
+
+UNKNOWN = ModelUnknown(reason=Reason.MODEL_UNAVAILABLE, message="the model source does not answer")
+
+
+def a_record() -> ReplicaRecord:
+    (create,) = creates(plan(a_snapshot(deployments=(a_deployment(),), nodes=(whole_node("n"),))))
+    return create.record
+
+
+def test_the_default_length_is_the_configs_or_8192_and_the_users_counts() -> None:
+    assert (a_need().max_model_len, a_need().kv_tokens) == (8192, 8192 + 32 * 1024)
+    assert a_need(a_demand(model=a_model("facebook/opt-1.3b"))).max_model_len == 2048
+    assert a_need(a_demand(max_model_len=1000)).max_model_len == 1000
+
+
+def test_a_length_beyond_the_models_is_named_with_what_works() -> None:
+    problem = size_replica(a_demand(max_model_len=200_000), POLICY, ())
+    assert problem == Problem(
+        reason=Reason.MODEL_LEN_TOO_LONG,
+        field="spec.engine.maxModelLen",
+        message="spec.engine.maxModelLen: 200000 is more than the model's 131072 positions; at most 131072 works",
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "sequences", "tokens"),
+    [
+        ((), 128, 2048),
+        ((("--max-num-seqs", "64"),), 64, 2048),
+        ((("--max-num-batched-tokens", "64"),), 64, 64),
+        ((("--max-num-seqs", "4096"),), 4096, 4096),
+        ((("--max-num-seqs", "16"), ("--max-num-batched-tokens", "512")), 16, 512),
+    ],
+)
+def test_batching_is_the_users_else_the_policys(
+    args: tuple[tuple[str, str | None], ...], sequences: int, tokens: int
+) -> None:
+    need = a_need(a_demand(engine_args=args))
+    assert (need.max_num_seqs, need.max_num_batched_tokens) == (sequences, tokens)
+
+
+def test_flags_that_change_memory_change_the_footprint() -> None:
+    plain = a_need().footprint
+    assert a_need(a_demand(engine_args=(("--dtype", "float32"),))).footprint.kv_bytes_per_token == 2 * plain.kv_bytes_per_token
+    assert a_need(a_demand(engine_args=(("--dtype", "half"),))).footprint == plain
+    fp8 = a_need(a_demand(engine_args=(("--kv-cache-dtype", "fp8"),))).footprint
+    assert fp8.kv_bytes_per_token * 2 == plain.kv_bytes_per_token
+    assert a_need(a_demand(engine_args=(("--enforce-eager", None),))).footprint.cuda_graph_bytes == 0
+
+
+def test_an_unknown_model_is_sized_by_the_record_of_a_replica_of_the_same_spec() -> None:
+    unknown = a_demand(model=UNKNOWN)
+    assert size_replica(unknown, POLICY, (a_record(),)) == a_need()
+
+
+@pytest.mark.parametrize("change", [{"spec_hash": "spec-old"}, {"footprint": None}, {"max_model_len": None}])
+def test_an_unknown_model_without_such_a_record_is_a_problem(change: dict[str, object]) -> None:
+    record = replace(a_record(), **change)  # type: ignore[arg-type]
+    expected = Problem(reason=UNKNOWN.reason, message=UNKNOWN.message, field="spec.model.source")
+    assert size_replica(a_demand(model=UNKNOWN), POLICY, (record,)) == expected
+
+
+def exclusive(size: int) -> Exclusive:
+    return Exclusive(resource="nvidia.com/gpu", memory_bytes=size)
+
+
+def test_settings_alone_on_a_device_leave_the_cache_to_vllm() -> None:
+    assert fit_settings(exclusive(80 * GIB), a_need(), POLICY) == EngineSettings(
+        gpu_memory_utilization=0.92,
+        kv_cache_memory_bytes=None,
+        max_model_len=8192,
+        max_num_seqs=128,
+        max_num_batched_tokens=2048,
+    )
+
+
+def test_settings_of_a_share_state_the_cache_in_whole_blocks_within_the_limit() -> None:
+    need = a_need()
+    share = MpsShare(
+        resource="nvidia.com/gpu", replicas=4, gpu_memory_bytes=80 * GIB, limit_bytes=19 * GIB, active_thread_percentage=25
+    )
+    settings = fit_settings(share, need, POLICY)
+    assert settings is not None
+    assert settings.gpu_memory_utilization == 0.229  # (19 GiB - context) / 80 GiB, rounded down
+    assert settings.kv_cache_memory_bytes is not None
+    assert settings.kv_cache_memory_bytes % (16 * need.footprint.kv_bytes_per_token) == 0
+    taken = settings.kv_cache_memory_bytes + need.footprint.fixed_inside_bytes + need.footprint.outside_bytes
+    assert 19 * GIB - 200 * MIB < taken <= 19 * GIB
+
+
+def test_the_edge_between_fitting_and_not() -> None:
+    need = a_need()
+    enough = int(need_bytes(need) / 0.92) + 100 * MIB
+    assert fit_settings(exclusive(enough), need, POLICY) is not None
+    assert fit_settings(exclusive(need_bytes(need) - MIB), need, POLICY) is None
+    assert fit_settings(exclusive(MIB), need, POLICY) is None, "less than the context"
+
+
+def test_the_nearest_fit_is_the_smallest_slice_or_gpu_of_the_catalogue() -> None:
+    assert nearest_fit(a_need(), POLICY) == "a 1g.10gb slice of a100-pcie-80gb (9.5 GiB) or a whole a16 (15.0 GiB)"
+    huge = replace(a_need(), kv_tokens=10**9)
+    assert nearest_fit(huge, POLICY) == "no GPU of the catalogue"
+    assert nearest_fit(a_need(), replace(POLICY, gpus=GpuCatalogue(models=()))) == "no GPU of the catalogue"
+
+
+def test_a_need_is_what_the_pod_will_request() -> None:
+    need: Need = a_need(a_demand(cpu=700, memory=3 * GIB))
+    assert need.requests("nvidia.com/gpu") == {"nvidia.com/gpu": 1, "cpu": 700, "memory": 3 * GIB, "pods": 1}
+    demand: Demand = a_demand()
+    assert (demand.cpu_millicores, demand.memory_bytes) == (1500, 4 * GIB)
