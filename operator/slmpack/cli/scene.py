@@ -36,7 +36,6 @@ class Line:
     """Whether all its replicas are, by a status that is up to date."""
     count: str
     share: str
-    gpu: str
     reason: str
     message: str
 
@@ -51,7 +50,6 @@ class Line:
             ready=current and condition.get("status") == "True",
             count=status.get("ready") or "",
             share=status.get("share") or "",
-            gpu=status.get("gpu") or "",
             reason=condition.get("reason") or "no status yet",
             message=condition.get("message") or "",
         )
@@ -101,10 +99,10 @@ class Onlooker:
 def render_scene(scene: Scene, console: Console) -> RenderableType:
     """Status above, picture below."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in ("SLMDEPLOYMENT", "READY", "SHARE", "GPU", "REASON"):
+    for title in ("SLMDEPLOYMENT", "READY", "SHARE", "REASON"):
         table.add_column(title, overflow="fold")
     for line in scene.lines:
         style = "green" if line.ready else "yellow"
-        table.add_row(line.name, line.count, line.share, line.gpu, Text(line.reason, style=style))
+        table.add_row(line.name, line.count, line.share, Text(line.reason, style=style))
     picture = draw_bars(scene.bars, width=console.width, glyphs=glyphs_of(console))
     return Group(table, Text(), picture)

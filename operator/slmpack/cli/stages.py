@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -50,12 +51,18 @@ class Stage:
     """Paths of what the demo made, in order."""
 
     async def create(self, collection: str, body: Mapping[str, Any]) -> bool:
-        """Create an object and remember it; False if one of that name is there already."""
+        """Create an object and remember it; False if one of that name is there already.
+
+        Looks first: what is there may be readable to an account that may not create it.
+        """
+        path = f"{collection}/{body['metadata']['name']}"
+        if await _is_there(self.client, path):
+            return False
         try:
             await self.client.create(collection, body)
         except Conflict:
             return False
-        self.created.append(f"{collection}/{body['metadata']['name']}")
+        self.created.append(path)
         return True
 
 
@@ -79,6 +86,7 @@ def load_examples() -> tuple[Json, ...]:
 @asynccontextmanager
 async def embedded_stage(folder: Path, *, seed: int, say: Say) -> AsyncIterator[Stage]:
     """The embedded cluster with GPU nodes and stand-in kubelets; nothing of it outlives the context."""
+    _reach_loopback_directly()
     async with (
         EmbeddedCluster(crds=[build_crd()], validate=_refusals) as cluster,
         Kubelets(cluster.api, nodes=demo_nodes(), clock=system_clock, seed=seed) as kubelets,
@@ -89,6 +97,12 @@ async def embedded_stage(folder: Path, *, seed: int, say: Say) -> AsyncIterator[
         async with await KubeClient.connect(str(kubeconfig)) as client:
             flags = ("--lease-namespace", "default")
             yield Stage(kubeconfig=kubeconfig, namespace="default", client=client, operator_flags=flags, own=True)
+
+
+def _reach_loopback_directly() -> None:
+    """Python's clients, ours and the operator's, would ask a proxy for 127.0.0.1; kubectl would not."""
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
 
 
 def _refusals(obj: Json) -> list[str]:
@@ -121,13 +135,13 @@ async def _prepare(stage: Stage, *, say: Say) -> None:
     if not await stage.create(NAMESPACE_PATH, namespace):
         say(f"the namespace {DEMO_NAMESPACE} is there already: it stays")
     async with asyncio.timeout(CRD_SECONDS):
-        while not await _is_served(stage.client):  # noqa: ASYNC110 - the API server has no event for it
+        while not await _is_there(stage.client, SLM_DEPLOYMENTS.path()):  # noqa: ASYNC110 - the API server has no event for it
             await asyncio.sleep(POLL_SECONDS)
 
 
-async def _is_served(client: KubeClient) -> bool:
+async def _is_there(client: KubeClient, path: str) -> bool:
     try:
-        await client.get(SLM_DEPLOYMENTS.path())
+        await client.get(path)
     except NotFound:
         return False
     return True

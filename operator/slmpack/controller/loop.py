@@ -27,7 +27,7 @@ class Pace:
     """At the latest."""
     idle: float = 0.1
     """After the last of a batch of events."""
-    longest: float = 0.5
+    longest: float = 0.25
     """After the first of a batch of events."""
     first_pause: float = 0.5
     """After a turn that failed; it doubles with each further one."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slmpack.domain.board import Board, Want
 from slmpack.domain.case import Case, World
@@ -21,7 +22,7 @@ from slmpack.domain.plan import (
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.rollout import start_problem
 from slmpack.domain.sizing import need_bytes
-from slmpack.domain.snapshot import PodView
+from slmpack.domain.snapshot import Demand, PodView
 
 __all__ = ["Decided", "account_for"]
 
@@ -57,15 +58,12 @@ def account_for(case: Case, decided: Decided, world: World) -> DeploymentPlan:
         unplaced=grouped,
         rollout=_rollout(case, blocked=unplaced if rolling and not (leaving or creates or decided.waiting) else ()),
         problems=case.problems,
-        never=bool(grouped) and _never(case, world),
+        never=any(_never(packed.want, case.demand, world) for packed in unplaced[:1] if grouped and case.demand),
     )
 
 
 def _group(unplaced: Sequence[Packed]) -> tuple[Unplaced, ...]:
-    counts: dict[Problem, int] = {}
-    for packed in unplaced:
-        if packed.problem is not None:
-            counts[packed.problem] = counts.get(packed.problem, 0) + 1
+    counts = Counter(packed.problem for packed in unplaced if packed.problem is not None)
     return tuple(Unplaced(count=count, problem=problem) for problem, count in counts.items())
 
 
@@ -107,16 +105,12 @@ def _per_gpu(case: Case, creates: Sequence[CreatePod]) -> int:
     return 0
 
 
-def _never(case: Case, world: World) -> bool:
+def _never(want: Want, demand: Demand, world: World) -> bool:
     """Whether even the empty cluster, every node uncordoned, Ready and advertising, would leave replicas unplaced."""
-    demand, need = case.demand, case.need
-    if demand is None or need is None:
-        return False
-    key = case.view.key
-    wants = [Want(id=n, deployment=key, need=need) for n in range(demand.replicas)]
+    wants = [replace(want, id=n) for n in range(demand.replicas)]
     nodes = tuple(unhindered(node) for node in world.nodes)
-    room = candidates_for(demand, need, nodes, world.policy)
+    room = candidates_for(demand, want.need, nodes, world.policy)
     if any(problem.reason is Reason.NOT_ADVERTISED for problem in room.rejections):
         return False  # a device plugin that restarts advertises nothing for a while
-    board = Board(rooms={key: room}, nodes=nodes, pods=())
+    board = Board(rooms={want.deployment: room}, nodes=nodes, pods=())
     return not all(board.place(want) for want in wants)

@@ -106,14 +106,11 @@ def _read_node(view: NodeView, catalogue: GpuCatalogue) -> GpuNode:
         refusals.append(Problem(reason=Reason.UNKNOWN_GPU, message=f"node {view.name}: {known}"))
     else:
         for resource in sorted(name for name in view.allocatable if name.startswith("nvidia.com/")):
-            offer = _read_resource(view, gpu, resource)
-            match offer:
-                case Offer():
-                    offers.append(offer)
-                case Problem():
-                    refusals.append(offer)
-                case None:
-                    pass
+            found = _read_resource(view, gpu, resource)
+            if isinstance(found, Offer):
+                offers.append(found)
+            elif found is not None:
+                refusals.append(found)
         if not offers and not refusals:
             message = (
                 f"node {view.name}: {label} is labelled, but no nvidia.com/ resource is allocatable (device plugin?)"

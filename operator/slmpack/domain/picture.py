@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import assert_never
 
 from slmpack.domain.inventory import GpuNode, Offer, where
 from slmpack.domain.plan import Block, DeploymentPlan, GpuBar
@@ -24,6 +25,7 @@ def draw_bars(
         for offer in node.offers:
             blocks = _blocks(node, offer, by_node.get(node.name, ()), plans, ending)
             bars.extend(_deal(node, offer, blocks))
+        bars.extend(_withdrawn(node, by_node.get(node.name, ()), ending))
         bars.extend(
             GpuBar(
                 node=node.name,
@@ -72,6 +74,35 @@ def _blocks(
     return blocks
 
 
+def _withdrawn(node: GpuNode, pods: Sequence[PodView], ending: Collection[str]) -> list[GpuBar]:
+    """Bars of what pods hold although the node offers it no more (or never did): nobody knows its size."""
+    held: dict[str, list[Block]] = {}
+    for pod in pods:
+        for resource in sorted(pod.requests.keys() - {offer.resource for offer in node.offers}):
+            block = Block(
+                label=str(pod.key),
+                deployment=pod.record.deployment if pod.record is not None else None,
+                share=pod.record.share if pod.record is not None else "",
+                used_bytes=0,
+                state=_pod_state(pod, ending),
+            )
+            if resource.startswith("nvidia.com/"):
+                held.setdefault(resource, []).extend([block] * pod.requests[resource])
+    return [
+        GpuBar(
+            node=node.name,
+            resource=resource,
+            index=None,
+            index_basis=None,
+            product=node.product,
+            usable_bytes=0,
+            blocks=tuple(blocks),
+            note="in use, but not offered",
+        )
+        for resource, blocks in sorted(held.items())
+    ]
+
+
 def _pod_state(pod: PodView, ending: Collection[str]) -> str:
     if pod.deleting or pod.ended or pod.uid in ending:
         return "ending"
@@ -87,6 +118,8 @@ def _deal(node: GpuNode, offer: Offer, blocks: Sequence[Block]) -> list[GpuBar]:
         case Exclusive() | MpsShare():
             per_bar = -(-offer.units // offer.gpus)
             size, count, basis = cuda_total_bytes(offer.share), offer.gpus, "assumed"
+        case _:
+            assert_never(offer.share)
     # more blocks than allocatable units: the device plugin withdrew some while pods hold them
     count = max(count, -(-len(blocks) // per_bar))
     return [

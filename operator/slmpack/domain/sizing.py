@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import floor
+from typing import assert_never
 
 from slmpack.domain.engine import kv_element_bytes
 from slmpack.domain.footprint import KV_BLOCK_TOKENS, Footprint, Serving, estimate_footprint
@@ -75,6 +76,8 @@ def fit_settings(share: Share, need: Need, policy: Policy) -> EngineSettings | N
         case MpsShare():
             block = footprint.kv_bytes_per_token * KV_BLOCK_TOKENS
             stated_kv = kv_bytes // block * block
+        case _:
+            assert_never(share)
     return EngineSettings(
         gpu_memory_utilization=utilization,
         kv_cache_memory_bytes=stated_kv,

@@ -60,7 +60,6 @@ def test_a_flag_that_is_not_passed_says_why_and_one_that_is_does_not() -> None:
         "--kv-cache-dtype",
         "--max-num-batched-tokens",
         "--max-num-seqs",
-        "--revision",
     }
 
 

@@ -64,6 +64,8 @@ class Demo:
 @contextmanager
 def a_demo(*args: str, folder: Path) -> Iterator[Demo]:
     environ = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(ROOT / "operator"), "COLUMNS": "100"}
+    if "--kubeconfig" not in args:  # the demo's own cluster is reached behind a proxy, and without any network
+        environ |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
     process = subprocess.Popen(
         [sys.executable, "-m", "slmpack", "demo", *args],
         cwd=ROOT,

@@ -37,7 +37,9 @@ def mig(profile: str, mib: int) -> MigSlice:
 
 
 def shared_node(**labels: str) -> NodeView:
-    return a_node("n", product=f"{H100}-SHARED", resources={GPU: 4}, labels={f"nvidia.com/gpu.{k}": v for k, v in labels.items()})
+    return a_node(
+        "n", product=f"{H100}-SHARED", resources={GPU: 4}, labels={f"nvidia.com/gpu.{k}": v for k, v in labels.items()}
+    )
 
 
 OFFERS = {
@@ -63,7 +65,12 @@ OFFERS = {
     ),
     "MPS": (mps_node("n", gpus=2), [Offer(share=mps(), units=8, gpus=2)]),
     "MPS with the resource renamed: the product keeps its name": (
-        a_node("n", product=H100, resources={SHARED: 10}, labels=mps_node("m", replicas=10).labels | {"nvidia.com/gpu.product": H100}),
+        a_node(
+            "n",
+            product=H100,
+            resources={SHARED: 10},
+            labels={**mps_node("m", replicas=10).labels, "nvidia.com/gpu.product": H100},
+        ),
         [Offer(share=mps(SHARED, replicas=10), units=10, gpus=1)],
     ),
     "MPS with a share withdrawn": (
@@ -79,22 +86,38 @@ OFFERS = {
         [Offer(share=mig("1g.5gb.me", 4864), units=1, gpus=1)],
     ),
     "a MIG profile beside whole GPUs": (
-        a_node("n", product=A100_40, resources={GPU: 2, "nvidia.com/mig-1g.5gb": 7}, labels={"nvidia.com/gpu.count": "3"}),
+        a_node(
+            "n", product=A100_40, resources={GPU: 2, "nvidia.com/mig-1g.5gb": 7}, labels={"nvidia.com/gpu.count": "3"}
+        ),
         [
             Offer(share=Exclusive(resource=GPU, memory_bytes=int(40960 * 0.98) * MIB), units=2, gpus=2),
             Offer(share=mig("1g.5gb", 4864), units=7, gpus=3),
         ],
     ),
     "a MIG profile that only its label describes": (
-        a_node("n", product=A100_40, resources={"nvidia.com/mig-9g.9gb": 1}, labels={"nvidia.com/mig-9g.9gb.memory": "9000"}),
+        a_node(
+            "n",
+            product=A100_40,
+            resources={"nvidia.com/mig-9g.9gb": 1},
+            labels={"nvidia.com/mig-9g.9gb.memory": "9000"},
+        ),
         [Offer(share=mig("9g.9gb", 9000), units=1, gpus=1)],
     ),
     "the smaller of label and catalogue bounds a slice": (
-        a_node("n", product=A100_40, resources={"nvidia.com/mig-1g.5gb": 1}, labels={"nvidia.com/mig-1g.5gb.memory": "4000"}),
+        a_node(
+            "n",
+            product=A100_40,
+            resources={"nvidia.com/mig-1g.5gb": 1},
+            labels={"nvidia.com/mig-1g.5gb.memory": "4000"},
+        ),
         [Offer(share=mig("1g.5gb", 4000), units=1, gpus=1)],
     ),
     "labels that are no numbers are no numbers": (
-        a_node("n", product=H100, labels={"nvidia.com/gpu.replicas": "four", "nvidia.com/gpu.memory": "-1", "nvidia.com/gpu.count": "²"}),
+        a_node(
+            "n",
+            product=H100,
+            labels={"nvidia.com/gpu.replicas": "four", "nvidia.com/gpu.memory": "-1", "nvidia.com/gpu.count": "²"},
+        ),
         [Offer(share=Exclusive(resource=GPU, memory_bytes=81082 * MIB), units=1, gpus=1)],
     ),
     "another device of NVIDIA's beside GPUs": (
@@ -131,7 +154,9 @@ REFUSALS = {
         "nvidia.com/gpu.shared is shared by time-slicing",
     ),
     "a time-sliced MIG resource": (
-        a_node("n", product=A100_40, resources={"nvidia.com/mig-1g.5gb": 8}, labels={"nvidia.com/mig-1g.5gb.replicas": "4"}),
+        a_node(
+            "n", product=A100_40, resources={"nvidia.com/mig-1g.5gb": 8}, labels={"nvidia.com/mig-1g.5gb.replicas": "4"}
+        ),
         Reason.TIME_SLICED,
         "node n: nvidia.com/mig-1g.5gb is time-sliced, which bounds nothing",
     ),
@@ -146,7 +171,9 @@ REFUSALS = {
         "node n: MIG's single strategy advertises slices as nvidia.com/gpu; set mig.strategy=mixed",
     ),
     "MIG's single strategy, time-sliced": (
-        a_node("n", product=f"{A100_40}-MIG-1g.5gb-SHARED", resources={GPU: 14}, labels={"nvidia.com/gpu.replicas": "2"}),
+        a_node(
+            "n", product=f"{A100_40}-MIG-1g.5gb-SHARED", resources={GPU: 14}, labels={"nvidia.com/gpu.replicas": "2"}
+        ),
         Reason.SINGLE_STRATEGY_MIG,
         "set mig.strategy=mixed",
     ),
@@ -161,7 +188,9 @@ REFUSALS = {
         "node n: it has no nvidia.com/gpu.product label",
     ),
     "a MIG profile of unknown size": (
-        a_node("n", product=A100_40, resources={"nvidia.com/mig-9g.9gb": 1}, labels={"nvidia.com/mig-9g.9gb.memory": "0"}),
+        a_node(
+            "n", product=A100_40, resources={"nvidia.com/mig-9g.9gb": 1}, labels={"nvidia.com/mig-9g.9gb.memory": "0"}
+        ),
         Reason.UNKNOWN_GPU,
         "node n: the memory of nvidia.com/mig-9g.9gb is neither labelled nor in the catalogue",
     ),

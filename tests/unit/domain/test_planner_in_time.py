@@ -114,17 +114,14 @@ class World:
             self._change(pod.uid, unschedulable="0/3 nodes are available")
 
     def _fail(self, pod: PodView, reason: str) -> None:
-        self._change(
-            pod.uid, phase=PodPhase.FAILED, ready=False, ready_since=None, reason=reason, finished_at=self.now
-        )
+        self._change(pod.uid, phase=PodPhase.FAILED, ready=False, ready_since=None, reason=reason, finished_at=self.now)
 
     # people
 
     def disturb(self) -> None:
-        self.random.choice(
-            [self.scale, self.scale, self.new_spec, self.go_back, self.delete_pod, self.cordon, self.lose_node, self.new_node]
-            + [self.new_deployment, self.delete_deployment, self.stranger]
-        )()
+        people = [self.scale, self.scale, self.new_spec, self.go_back, self.delete_pod, self.new_deployment]
+        machines = [self.cordon, self.lose_node, self.new_node, self.delete_deployment, self.stranger]
+        self.random.choice([*people, *machines])()
 
     def new_node(self) -> None:
         if len(self.nodes) >= 5:

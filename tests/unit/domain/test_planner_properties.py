@@ -45,7 +45,9 @@ def nodes(draw: st.DrawFn, *, roomy: bool = False) -> tuple[NodeView, ...]:
         name = f"{kind}-{number}"
         match kind:
             case "whole":
-                node = whole_node(name, product=draw(st.sampled_from([L4, H100])), gpus=draw(st.integers(1, 3)), cpu=cpu)
+                node = whole_node(
+                    name, product=draw(st.sampled_from([L4, H100])), gpus=draw(st.integers(1, 3)), cpu=cpu
+                )
             case "mps":
                 node = mps_node(name, gpus=draw(st.integers(1, 2)), replicas=draw(st.sampled_from([2, 4, 10])), cpu=cpu)
             case _:
@@ -93,7 +95,9 @@ def apply(snapshot: Snapshot, plan: ClusterPlan, *, ready: bool = True) -> Snaps
     """The world after the plan was written and its pods became Ready."""
     gone = {delete.uid for delete in deletes(plan)}
     kept = tuple(pod for pod in snapshot.pods if pod.uid not in gone)
-    return replace(snapshot, pods=(*kept, *(a_pod(create, ready=ready, created=snapshot.now) for create in creates(plan))))
+    return replace(
+        snapshot, pods=(*kept, *(a_pod(create, ready=ready, created=snapshot.now) for create in creates(plan)))
+    )
 
 
 def settle(snapshot: Snapshot) -> Snapshot:

@@ -24,13 +24,19 @@ def pod(ordinal: int = 0, **changes: Any) -> PodView:
     assert MADE.record is not None
     record = replace(MADE.record, ordinal=ordinal, **{k: v for k, v in changes.items() if k in RECORD})
     view = replace(
-        a_pod(MADE, ready=True, created=LONG_AGO), key=Key("llm", f"qwen-{ordinal}"), uid=f"pod-{ordinal}", record=record
+        a_pod(MADE, ready=True, created=LONG_AGO),
+        key=Key("llm", f"qwen-{ordinal}"),
+        uid=f"pod-{ordinal}",
+        record=record,
     )
     return replace(view, **{k: v for k, v in changes.items() if k not in RECORD})
 
 
 def starting(ordinal: int = 0, **changes: Any) -> PodView:
-    return pod(ordinal, **{"ready": False, "ready_since": None, "was_ready": False, "created": NOW - timedelta(minutes=1)} | changes)
+    return pod(
+        ordinal,
+        **{"ready": False, "ready_since": None, "was_ready": False, "created": NOW - timedelta(minutes=1)} | changes,
+    )
 
 
 def failed(ordinal: int = 0, **changes: Any) -> PodView:
@@ -71,7 +77,14 @@ def test_all_run() -> None:
         ((pod(0), pod(1)), 0, ["qwen-1", "qwen-0"]),
         ((pod(0), pod(1, deleting=True)), 1, []),
     ],
-    ids=["highest ordinal first", "never Ready first", "not Ready first", "never Ready before not Ready", "to zero", "Terminating"],
+    ids=[
+        "highest ordinal first",
+        "never Ready first",
+        "not Ready first",
+        "never Ready before not Ready",
+        "to zero",
+        "Terminating",
+    ],
 )
 def test_scaling_down_ends_what_costs_least(pods: tuple[PodView, ...], replicas: int, gone: list[str]) -> None:
     assert names(book(*pods, replicas=replicas).deletes) == [(name, Reason.SCALED_DOWN) for name in gone]
@@ -106,7 +119,13 @@ def test_a_start_that_takes_too_long_is_ended_and_nothing_follows_before_it_is_o
         starting(node=None, unschedulable="no", created=NOW - timedelta(seconds=59)),
         starting(node=None, created=LONG_AGO),
     ],
-    ids=["in time", "was Ready once", "goes already", "the scheduler may still find room", "the scheduler said nothing"],
+    ids=[
+        "in time",
+        "was Ready once",
+        "goes already",
+        "the scheduler may still find room",
+        "the scheduler said nothing",
+    ],
 )
 def test_what_no_budget_ends(view: PodView) -> None:
     there = book(view)
@@ -124,13 +143,13 @@ def test_a_pod_that_cannot_be_scheduled_is_deleted_and_planned_again() -> None:
 # failures and their graves
 
 
-@pytest.mark.parametrize(
-    ("attempt", "seconds"), [(1, 10), (2, 20), (3, 40), (5, 160), (6, 300), (40, 300)]
-)
+@pytest.mark.parametrize(("attempt", "seconds"), [(1, 10), (2, 20), (3, 40), (5, 160), (6, 300), (40, 300)])
 def test_the_back_off_doubles_up_to_five_minutes(attempt: int, seconds: int) -> None:
     grave = failed(attempt=attempt)
     assert grave.finished_at is not None
-    expected = Missing(attempt=attempt + 1, replaces="qwen-0", not_before=grave.finished_at + timedelta(seconds=seconds))
+    expected = Missing(
+        attempt=attempt + 1, replaces="qwen-0", not_before=grave.finished_at + timedelta(seconds=seconds)
+    )
     assert book(grave).missing == (expected,)
     assert book(grave).deletes == ()
 
@@ -157,7 +176,11 @@ def test_graves_hold_names_but_count_for_nothing() -> None:
     [
         ((failed(0), starting(1, replaces="qwen-0")), 1, []),
         ((failed(0, created=LONG_AGO), pod(1, replaces="qwen-0", ready_since=NOW - timedelta(minutes=9))), 1, []),
-        ((failed(0, created=LONG_AGO), pod(1, replaces="qwen-0", ready_since=NOW - timedelta(minutes=10))), 1, ["qwen-0"]),
+        (
+            (failed(0, created=LONG_AGO), pod(1, replaces="qwen-0", ready_since=NOW - timedelta(minutes=10))),
+            1,
+            ["qwen-0"],
+        ),
         ((failed(0, created=LONG_AGO), failed(1, replaces="qwen-0")), 1, ["qwen-0"]),
         ((failed(0, created=LONG_AGO), starting(1, replaces="qwen-0", ended="x")), 1, []),
         ((failed(0), failed(1, finished_at=NOW)), 1, ["qwen-0"]),
@@ -251,7 +274,12 @@ def test_a_failed_new_spec_stops_the_rollout(grave: PodView) -> None:
     there = book(old(0), old(1), grave, replicas=2)
     assert (there.missing, there.deletes, there.rolling, there.surge) == ((), (), False, False)
     assert there.rollout.problem.reason is Reason.ROLLOUT_STOPPED
-    for part in ("pod qwen-2 of the new spec", "2 replicas keep the previous spec", "apply the previous one", "delete pod qwen-2"):
+    for part in (
+        "pod qwen-2 of the new spec",
+        "2 replicas keep the previous spec",
+        "apply the previous one",
+        "delete pod qwen-2",
+    ):
         assert part in there.rollout.problem.message
     assert book(old(0), grave, replicas=2).missing == (), "what is missing stays missing: the previous spec is unknown"
 

@@ -13,7 +13,17 @@ from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.sharing import Exclusive, MpsShare
 from slmpack.domain.sizing import Need, fit_settings, nearest_fit, need_bytes, size_replica
 from slmpack.domain.snapshot import Demand, ModelUnknown, ReplicaRecord
-from tests.support.builders import POLICY, a_demand, a_deployment, a_model, a_need, a_snapshot, creates, plan, whole_node
+from tests.support.builders import (
+    POLICY,
+    a_demand,
+    a_deployment,
+    a_model,
+    a_need,
+    a_snapshot,
+    creates,
+    plan,
+    whole_node,
+)
 
 UNKNOWN = ModelUnknown(reason=Reason.MODEL_UNAVAILABLE, message="the model source does not answer")
 
@@ -57,7 +67,10 @@ def test_batching_is_the_users_else_the_policys(
 
 def test_flags_that_change_memory_change_the_footprint() -> None:
     plain = a_need().footprint
-    assert a_need(a_demand(engine_args=(("--dtype", "float32"),))).footprint.kv_bytes_per_token == 2 * plain.kv_bytes_per_token
+    assert (
+        a_need(a_demand(engine_args=(("--dtype", "float32"),))).footprint.kv_bytes_per_token
+        == 2 * plain.kv_bytes_per_token
+    )
     assert a_need(a_demand(engine_args=(("--dtype", "half"),))).footprint == plain
     fp8 = a_need(a_demand(engine_args=(("--kv-cache-dtype", "fp8"),))).footprint
     assert fp8.kv_bytes_per_token * 2 == plain.kv_bytes_per_token
@@ -93,7 +106,11 @@ def test_settings_alone_on_a_device_leave_the_cache_to_vllm() -> None:
 def test_settings_of_a_share_state_the_cache_in_whole_blocks_within_the_limit() -> None:
     need = a_need()
     share = MpsShare(
-        resource="nvidia.com/gpu", replicas=4, gpu_memory_bytes=80 * GIB, limit_bytes=19 * GIB, active_thread_percentage=25
+        resource="nvidia.com/gpu",
+        replicas=4,
+        gpu_memory_bytes=80 * GIB,
+        limit_bytes=19 * GIB,
+        active_thread_percentage=25,
     )
     settings = fit_settings(share, need, POLICY)
     assert settings is not None

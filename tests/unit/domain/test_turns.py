@@ -18,7 +18,9 @@ HERE = FIRST.placement
 
 
 def delete(pod: PodView) -> DeletePod:
-    return DeletePod(pod=pod.key, uid=pod.uid, deployment=Key("llm", "qwen"), problem=Problem(reason=Reason.SCALED_DOWN, message="x"))
+    return DeletePod(
+        pod=pod.key, uid=pod.uid, deployment=Key("llm", "qwen"), problem=Problem(reason=Reason.SCALED_DOWN, message="x")
+    )
 
 
 def test_the_first_start_takes_the_turn_and_the_second_waits() -> None:
@@ -48,7 +50,13 @@ def test_what_holds_a_turn() -> None:
 def test_what_holds_none() -> None:
     assert STARTING.record is not None
     whole = replace(STARTING, record=replace(STARTING.record, starts_alone=False))
-    for pod in (READY, replace(READY, ready=False), replace(STARTING, phase=PodPhase.FAILED), whole, replace(STARTING, record=None)):
+    for pod in (
+        READY,
+        replace(READY, ready=False),
+        replace(STARTING, phase=PodPhase.FAILED),
+        whole,
+        replace(STARTING, record=None),
+    ):
         assert Turns(pods=(pod,), ending=()).take(HERE) is None
     alone = Placement(node="n", share=Exclusive(resource="nvidia.com/gpu", memory_bytes=GIB))
     assert Turns(pods=(STARTING,), ending=()).take(alone) is None
@@ -58,8 +66,12 @@ def test_an_end_waits_while_a_neighbour_starts() -> None:
     other = replace(STARTING, key=Key("other", STARTING.key.name), uid="other")
     assert not Turns(pods=(STARTING, READY), ending=("ready",)).may_end(delete(READY))
     assert Turns(pods=(READY,), ending=("ready",)).may_end(delete(READY))
-    assert Turns(pods=(STARTING,), ending=(STARTING.uid,)).may_end(delete(STARTING)), "the one that starts may go itself"
-    assert not Turns(pods=(STARTING, other), ending=("other",)).may_end(delete(other)), "a namesake elsewhere is a neighbour"
+    assert Turns(pods=(STARTING,), ending=(STARTING.uid,)).may_end(delete(STARTING)), (
+        "the one that starts may go itself"
+    )
+    assert not Turns(pods=(STARTING, other), ending=("other",)).may_end(delete(other)), (
+        "a namesake elsewhere is a neighbour"
+    )
 
 
 def test_ends_that_wait_for_nobody() -> None:
