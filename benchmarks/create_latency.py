@@ -78,6 +78,8 @@ async def _measure(
     await asyncio.gather(*(client.create(base, make(f"bench-{number}", namespace)) for number in range(COUNT)))
     try:
         await asyncio.wait_for(done.wait(), 60)
+    except TimeoutError:
+        raise SystemExit(f"{plural}: {len(accepted)} accepted, {len(started)} pods within 60 s") from None
     finally:
         for watch in watches:
             watch.cancel()

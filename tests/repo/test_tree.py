@@ -62,11 +62,10 @@ def test_every_reason_is_explained() -> None:
 
 
 def test_documents_link_to_what_exists() -> None:
-    broken = []
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)[^)]*\)", page.read_text()):
-            if not (page.parent / target).exists():
-                broken.append(f"{page.name}: {target}")
+    link = re.compile(r"\]\((?!https?://|#)([^)#]+)[^)]*\)")
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    found = [(page, target) for page in pages for target in link.findall(page.read_text())]
+    broken = [f"{page.name}: {target}" for page, target in found if not (page.parent / target).exists()]
     assert broken == []
 
 
@@ -74,6 +73,7 @@ def test_no_path_of_a_machine() -> None:
     found = [
         str(path.relative_to(ROOT))
         for path in tracked()
-        if path.suffix in {".py", ".md", ".yaml", ".toml", ".sh", ""} and re.search(r"/(work|home|Users)/[a-z]", path.read_text(errors="ignore"))
+        if path.suffix in {".py", ".md", ".yaml", ".toml", ".sh", ""}
+        and re.search(r"/(work|home|Users)/[a-z]", path.read_text(errors="ignore"))
     ]
     assert found == []

@@ -22,7 +22,7 @@ from slmpack.adapters.records import (
 from slmpack.adapters.resources import NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS, Resource
 from slmpack.adapters.selector import EVERYTHING, Selector
 from slmpack.adapters.store import KindStore
-from slmpack.adapters.views import node_view, pod_view
+from slmpack.adapters.views import Bystander, bystander, node_view, pod_view
 from slmpack.api.translate import translate
 from slmpack.api.v1alpha1 import SLMDeployment
 from slmpack.domain.engine import EngineTable
@@ -76,6 +76,8 @@ class _Feed:
 
     path: str
     store: KindStore[Any]
+    beside: KindStore[Any] | None = None
+    """Fed with the same objects; its changes wake nobody."""
     params: Mapping[str, str] | None = None
     listed_at: float | None = None
     counted_at: float = 0.0
@@ -99,6 +101,7 @@ class Observer:
         self._clock = clock
         self._deployments: KindStore[DeploymentRecord] = KindStore(read_deployment)
         self._pods: KindStore[PodView] = KindStore(pod_view)
+        self._bystanders: KindStore[Bystander] = KindStore(bystander)
         self._nodes: KindStore[NodeView] = KindStore(lambda raw: _chosen(node_view(raw), scope.nodes))
         self._services: KindStore[ServiceRecord] = KindStore(read_service)
         self._priorities: KindStore[PriorityRecord] = KindStore(read_priority)
@@ -113,7 +116,7 @@ class Observer:
                 params={"labelSelector": NAME_LABEL},
                 counts=False,
             ),
-            PODS: _Feed(path=PODS.path(), store=self._pods),
+            PODS: _Feed(path=PODS.path(), store=self._pods, beside=self._bystanders),
         }
         self._demands: dict[str, tuple[object, Demand | Rejected]] = {}
 
@@ -132,7 +135,11 @@ class Observer:
         """Take in an event of a watch; True if the planner should look. `kind` is None for what a watch starts with."""
         feed = self._feeds[resource]
         if kind == "DELETED":
+            if feed.beside is not None:
+                feed.beside.drop(raw)
             return feed.store.drop(raw)
+        if feed.beside is not None:
+            feed.beside.put(raw)
         changed = feed.store.put(raw)
         if kind is None and feed.store.listed:
             feed.uncounted = changed = True
@@ -174,9 +181,18 @@ class Observer:
         return Snapshot(
             now=self._clock.now(),
             deployments=tuple(self._view(record) for record in records),
-            nodes=tuple(self._nodes.values()),
+            nodes=self._with_bystanders(),
             pods=tuple(self._pods.values()),
         )
+
+    def _with_bystanders(self) -> tuple[NodeView, ...]:
+        used: dict[str, dict[str, int]] = {}
+        for pod in self._bystanders.values():
+            total = used.setdefault(pod.node, {"cpu": 0, "memory": 0, "pods": 0})
+            total["cpu"] += pod.cpu
+            total["memory"] += pod.memory
+            total["pods"] += 1
+        return tuple(replace(node, used_by_others=used.get(node.name, {})) for node in self._nodes.values())
 
     async def _is_due(self, feed: _Feed) -> bool:
         now = self._clock.monotonic()
@@ -194,6 +210,8 @@ class Observer:
         feed.suspect = True
         started = self._clock.monotonic()
         items, version = await self._client.list(feed.path, feed.params)
+        if feed.beside is not None:
+            feed.beside.replace(items, version=version)
         if feed.store.replace(items, version=version):
             feed.suspect, feed.listed_at, feed.counted_at = False, started, started
         else:
@@ -241,8 +259,7 @@ class Observer:
 
 
 def _profile(deployment: SLMDeployment, config: Mapping[str, object]) -> ModelProfile | ModelUnknown:
-    dtype = deployment.spec.engine.args.get("dtype")
-    found = parse_model_config(config, dtype_override=dtype if isinstance(dtype, str) else None)
+    found = parse_model_config(config, dtype_override=deployment.spec.engine.args.get("dtype"))
     if isinstance(found, UnknownLayout):
         return ModelUnknown(reason=Reason.UNKNOWN_LAYOUT, message=found.message)
     return found

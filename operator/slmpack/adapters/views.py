@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +20,7 @@ from slmpack.domain.snapshot import Key, NodeView, PodPhase, PodView, ReplicaRec
 from slmpack.render.names import NAME_LABEL
 from slmpack.render.record import parse_record
 
-__all__ = ["Partial", "controller_uid", "node_view", "pod_view"]
+__all__ = ["Bystander", "Partial", "bystander", "controller_uid", "node_view", "pod_view"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,15 @@ GPU_PREFIX = "nvidia.com/"
 READY_FLIP = timedelta(seconds=5)
 """A Ready condition that changed this long after the pod's start has been True before (kubelets set False at start)."""
 NOT_YET = frozenset({"ContainerCreating", "PodInitializing"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bystander:
+    """A pod that neither uses a GPU nor is ours, reduced to what it takes: millicores and bytes."""
+
+    node: str
+    cpu: int
+    memory: int
 
 
 class Partial(BaseModel):
@@ -177,6 +187,19 @@ def pod_view(raw: Mapping[str, Any]) -> PodView | None:
         unschedulable=(scheduled.message or scheduled.reason or "") if unbound and scheduled is not None else "",
         record=_record(pod.metadata),
     )
+
+
+def bystander(raw: Mapping[str, Any]) -> Bystander | None:
+    """What a pod without a view takes of the node that it is bound to; None where it takes nothing."""
+    node = (raw.get("spec") or {}).get("nodeName")
+    if not node or (raw.get("status") or {}).get("phase") in {"Succeeded", "Failed"} or _concerns_us(raw):
+        return None
+    try:
+        requests = _pod_requests(_PodSpec.model_validate(raw["spec"]))
+    except (ValidationError, ValueError):
+        logger.exception("unreadable pod %s", (raw.get("metadata") or {}).get("name"))
+        return None
+    return Bystander(node=node, cpu=requests.get("cpu", 0), memory=requests.get("memory", 0))
 
 
 def node_view(raw: Mapping[str, Any]) -> NodeView | None:

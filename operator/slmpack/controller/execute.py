@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slmpack.domain.engine import EngineTable
 from slmpack.domain.plan import Action, ClusterPlan, CreatePod, DeletePod, DeploymentPlan, EndPod, Outcome
@@ -64,13 +64,19 @@ class Executor:
         self._refusals: dict[tuple[Key, str], _Refusal] = {}
 
     async def execute(self, plan: ClusterPlan) -> Execution:
-        """Do all that can be done; stops between two writes when the Lease is lost."""
+        """The pods' part of a plan, all that can be done; stops between two writes when the Lease is lost."""
         self._forget(plan)
         run = _Run(self._leadership)
         await run.all(self._end(run, action) for action in plan.actions if not isinstance(action, CreatePod))
         await run.all(self._create(run, action) for action in plan.actions if isinstance(action, CreatePod))
-        await run.all(self._serve(run, part) for part in plan.deployments if _is_served(part))
         return Execution(done=tuple(run.done), outcomes=tuple(run.outcomes), broken=run.broken)
+
+    async def serve(self, plan: ClusterPlan, execution: Execution) -> Execution:
+        """The Services' part, after the pods': what became of both."""
+        run = _Run(self._leadership)
+        run.broken = execution.broken
+        await run.all(self._serve(run, part) for part in plan.deployments if _is_served(part))
+        return replace(execution, outcomes=(*execution.outcomes, *run.outcomes), broken=run.broken)
 
     @property
     def next_retry(self) -> float | None:

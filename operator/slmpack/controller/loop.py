@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from slmpack.controller.execute import Executor
+from slmpack.controller.execute import Execution, Executor
 from slmpack.controller.report import Reporter
+from slmpack.domain.plan import Action
 from slmpack.domain.planner import plan_cluster
 from slmpack.domain.snapshot import Policy
 from slmpack.ports import Clock, Leadership, PortError, Telemetry, Unavailable, World
@@ -27,8 +28,10 @@ class Pace:
     """At the latest."""
     idle: float = 0.1
     """After the last of a batch of events."""
-    longest: float = 0.25
+    longest: float = 0.5
     """After the first of a batch of events."""
+    longest_untold: float = 2.0
+    """While events keep coming, pods come first and status this much later at most."""
     first_pause: float = 0.5
     """After a turn that failed; it doubles with each further one."""
     longest_pause: float = 15.0
@@ -46,6 +49,11 @@ class Wake:
     def set(self) -> None:
         """Ask for a turn."""
         self._event.set()
+
+    @property
+    def is_set(self) -> bool:
+        """Whether something has changed since the turn began."""
+        return self._event.is_set()
 
     async def wait(self, seconds: float) -> None:
         """Return once a batch of events is over, or after this long without any."""
@@ -89,6 +97,9 @@ class PlannerLoop:
         self._stopping = False
         self._failures = 0
         self._last_turn = parts.clock.monotonic()
+        self._untold: list[Action] = []
+        """Done, but not told by an event yet."""
+        self._told_at = self._last_turn
         self._trouble = "no turn has ended yet"
 
     @property
@@ -140,6 +151,12 @@ class PlannerLoop:
             return "standby", self._pace.tick
         plan = plan_cluster(self._parts.world.snapshot(), self._parts.policy)
         execution = await self._parts.executor.execute(plan)
+        self._untold.extend(execution.done)
+        if self._may_defer(execution):
+            return "ok", 0.0
+        execution = await self._parts.executor.serve(plan, replace(execution, done=tuple(self._untold)))
+        self._untold.clear()
+        self._told_at = self._parts.clock.monotonic()
         untold = await self._parts.reporter.report(plan, execution)
         if broken := execution.broken or untold:
             raise broken
@@ -147,6 +164,11 @@ class PlannerLoop:
         self._trouble = ""
         due = (self._pace.tick, plan.next_wake_seconds, self._parts.executor.next_retry)
         return "ok", min(seconds for seconds in due if seconds is not None)
+
+    def _may_defer(self, execution: Execution) -> bool:
+        """Whether Services, status and events can wait a turn: more news is in, and pods come first."""
+        waited = self._parts.clock.monotonic() - self._told_at
+        return self._wake.is_set and execution.broken is None and waited < self._pace.longest_untold
 
     def _back_off(self, why: str) -> float:
         self._failures += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import floor
 from typing import assert_never
 
@@ -46,7 +46,6 @@ def size_replica(demand: Demand, policy: Policy, records: Iterable[ReplicaRecord
         if known is None or known.footprint is None or known.max_model_len is None:
             return Problem(reason=model.reason, message=model.message, field="spec.model.source")
         return _need(demand, policy, footprint=known.footprint, max_model_len=known.max_model_len)
-    model = _as_served(model, dict(demand.engine_args).get("--dtype"))
     length = demand.max_model_len or min(model.max_positions, policy.default_max_model_len)
     if length > model.max_positions:
         return _too_long(length, model)
@@ -155,14 +154,6 @@ def _serving(demand: Demand, policy: Policy, max_model_len: int, *, model_dtype_
         kv_cache_dtype_bytes=kv_element_bytes(args.get("--kv-cache-dtype"), model_dtype_bytes=model_dtype_bytes),
         enforce_eager="--enforce-eager" in args,
     )
-
-
-def _as_served(model: ModelProfile, dtype: str | None) -> ModelProfile:
-    """The model with the user's --dtype; `auto` and absence leave what the config says."""
-    width = {"half": 2, "float16": 2, "bfloat16": 2, "float": 4, "float32": 4}.get(dtype or "auto")
-    if width is None:
-        return model
-    return replace(model, dtype_bytes=width, weight_bytes=model.parameters * width)
 
 
 def _too_long(length: int, model: ModelProfile) -> Problem:

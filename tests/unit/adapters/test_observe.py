@@ -247,3 +247,20 @@ async def test_a_broken_spec_is_rejected_with_its_problems() -> None:
     demand = await world.demand()
     assert isinstance(demand, Rejected)
     assert demand.problems[0].field == "spec.replicas"
+
+
+async def test_pods_without_gpus_count_for_the_room_of_their_node_only() -> None:
+    world = World()
+    world.add(NODES.path(), whole_node("l4"))
+    busy = {"nodeName": "l4", "containers": [{"name": "c", "resources": {"requests": {"cpu": "2", "memory": "1Gi"}}}]}
+    world.add(PODS.path(), {"metadata": {"name": "busy", "namespace": "x", "uid": "1"}, "spec": busy})
+    ended = {
+        "metadata": {"name": "ended", "namespace": "x", "uid": "2"},
+        "spec": busy,
+        "status": {"phase": "Succeeded"},
+    }
+    world.add(PODS.path(), ended)
+    await world.observer.refresh()
+    snapshot = world.observer.snapshot()
+    assert snapshot.pods == ()
+    assert snapshot.nodes[0].used_by_others == {"cpu": 2000, "memory": 1024**3, "pods": 1}

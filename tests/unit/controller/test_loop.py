@@ -272,3 +272,29 @@ async def test_a_pod_that_is_late_is_ended_once(world: World) -> None:
     before = len(world.api.writes())
     await world.loop.turn()
     assert not [path for _, path in world.api.writes()[before:] if "/pods/" in path]
+
+
+async def test_while_news_comes_in_pods_come_first_and_status_a_little_later(world: World) -> None:
+    world.apply("a")
+    world.wake.set()
+    await world.loop.turn()
+    assert set(world.pods()) == {"a-0"}
+    assert (world.status("a"), world.events()) == ({}, [])
+    world.apply("b")
+    await world.wake.wait(0)
+    await world.loop.turn()
+    assert set(world.pods()) == {"a-0", "b-0"}
+    assert (world.status("a")["ready"], world.status("b")["ready"]) == ("0/1", "0/1")
+    assert world.events().count("Created") == 2
+
+
+async def test_status_is_not_put_off_for_ever(world: World) -> None:
+    world.apply()
+    world.wake.set()
+    await world.loop.turn()
+    assert world.status() == {}
+    world.clock.advance(2)
+    world.wake.set()
+    await world.loop.turn()
+    assert world.status()["ready"] == "0/1"
+    assert world.events().count("Created") == 1

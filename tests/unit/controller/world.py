@@ -101,7 +101,8 @@ class World:
             jitter=lambda: 1.0,
             **shared,
         )
-        self.loop = PlannerLoop(parts, wake=Wake(Pace()), pace=Pace())
+        self.wake = Wake(Pace())
+        self.loop = PlannerLoop(parts, wake=self.wake, pace=Pace())
 
     def _changed(self, change: Change) -> None:
         if change.resource.plural in SEEN and not self.deaf:

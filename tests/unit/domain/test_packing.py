@@ -151,7 +151,7 @@ def test_a_replica_of_this_plan_steps_aside_for_one_that_has_no_other_place() ->
 
 
 def test_a_chain_of_replicas_steps_aside() -> None:
-    nodes = tuple(replace(labelled(name), labels={**labelled(name).labels, **{k: "1" for k in keys}})
+    nodes = tuple(replace(labelled(name), labels={**labelled(name).labels, **dict.fromkeys(keys, "1")})
                   for name, keys in (("n1", "xy"), ("n2", "yz"), ("n3", "z")))  # fmt: skip
     wants = [
         a_deployment(name, a_demand(node_selector={key: "1"})) for name, key in (("a", "y"), ("b", "z"), ("c", "x"))
@@ -169,6 +169,35 @@ def test_nobody_steps_aside_in_vain() -> None:
     tight = (labelled("n1", cpu=2_000), labelled("n2", cpu=2_000))
     hungry = a_snapshot(deployments=(only("a", None), only("b", "n1", cpu=2_500)), nodes=tight)
     assert places(hungry) == {"a-0": "n1 Exclusive"}
+
+
+def test_another_slice_of_a_gpu_in_use_opens_no_gpu() -> None:
+    nodes = tuple(mig_node(name, slices={"1g.5gb": 1, "3g.20gb": 1}) for name in "yz")
+    in_use = a_stranger("s", "z", resource="nvidia.com/mig-1g.5gb")
+    assert place(a_demand(), *nodes, pods=(in_use,)) == {"qwen-0": "z MigSlice 3g.20gb"}
+
+
+def test_the_last_in_order_steps_aside_first() -> None:
+    shared = replace(mps_node("n1", replicas=2), labels={**mps_node("n1", replicas=2).labels, "on": "n1"})
+    wants = (only("a", None), only("b", None), only("c", "n1"))
+    entries = plan(a_snapshot(deployments=wants, nodes=(shared, whole_node("n2", product=A100_40)))).deployments
+    spots = {
+        e.deployment.key.name: [c.placement.node for c in e.creates] or [p.node for p, _ in e.waiting] for e in entries
+    }
+    assert spots == {"a": ["n1"], "b": ["n2"], "c": ["n1"]}
+
+
+def test_a_search_in_vain_leaves_everybody_in_place() -> None:
+    nodes = (labelled("n1", cpu=2_000), labelled("n2", cpu=2_000), whole_node("n3", product=H100))
+    pair = {"gpu_products": frozenset({L4})}
+    wants = (
+        only("a", None, priority=9, **pair),
+        only("b", "n2", priority=8, **pair),
+        only("c", "n1", priority=7, cpu=2_500, **pair),
+        only("d", "n1", priority=6, **pair),
+        a_deployment("e", a_demand(replicas=0)),  # n3 is open, to nobody who wants a place
+    )
+    assert places(a_snapshot(deployments=wants, nodes=nodes)) == {"a-0": "n1 Exclusive", "b-0": "n2 Exclusive"}
 
 
 def test_what_runs_never_steps_aside() -> None:
