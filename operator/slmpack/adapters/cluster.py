@@ -17,14 +17,12 @@ from slmpack.adapters.resources import EVENTS, PODS, SLM_DEPLOYMENTS, Resource, 
 from slmpack.adapters.views import controller_uid
 from slmpack.domain.snapshot import Key
 from slmpack.ports import Conflict, Forbidden, Invalid, Manifest, NotFound, PortError
-from slmpack.render.names import MANAGER
+from slmpack.render.names import ENDED, MANAGER
 
 __all__ = ["KubeCluster", "Writer"]
 
 APPLIED = "slmpack.dev/applied"
 """Annotation: hash of the manifest that we applied, so that a field that we no longer set is noticed."""
-ENDED = "slmpack.dev/ended"
-"""Annotation: why a pod was ended."""
 
 
 class Writer(Protocol):

@@ -17,7 +17,7 @@ from pydantic.alias_generators import to_camel
 from slmpack.adapters.resources import SLM_DEPLOYMENTS
 from slmpack.domain.quantity import parse_bytes, parse_count, parse_millicores
 from slmpack.domain.snapshot import Key, NodeView, PodPhase, PodView, ReplicaRecord, Taint
-from slmpack.render.names import NAME_LABEL
+from slmpack.render.names import ENDED, NAME_LABEL
 from slmpack.render.record import parse_record
 
 __all__ = ["Bystander", "Partial", "bystander", "controller_uid", "node_view", "pod_view"]
@@ -182,6 +182,7 @@ def pod_view(raw: Mapping[str, Any]) -> PodView | None:
         reason=reason,
         message=message,
         exit_code=exit_code,
+        ended=(pod.metadata.annotations or {}).get(ENDED, ""),
         restarts=sum(container.restart_count for container in status.container_statuses or ()),
         finished_at=_finished_at(pod.metadata, status) if status.phase == "Failed" else None,
         unschedulable=(scheduled.message or scheduled.reason or "") if unbound and scheduled is not None else "",

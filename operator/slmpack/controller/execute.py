@@ -88,7 +88,9 @@ class Executor:
         async def work() -> None:
             pod, why = action.pod, action.problem.reason.value
             if isinstance(action, EndPod):
-                await self._cluster.end_pod(namespace=pod.namespace, name=pod.name, uid=action.uid, reason=why)
+                await self._cluster.end_pod(
+                    namespace=pod.namespace, name=pod.name, uid=action.uid, reason=f"{why}: {action.problem.message}"
+                )
             else:
                 await self._cluster.delete(kind="Pod", namespace=pod.namespace, name=pod.name, uid=action.uid)
             verb = "delete" if isinstance(action, DeletePod) else "end"

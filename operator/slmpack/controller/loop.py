@@ -28,7 +28,7 @@ class Pace:
     """At the latest."""
     idle: float = 0.1
     """After the last of a batch of events."""
-    longest: float = 0.5
+    longest: float = 0.25
     """After the first of a batch of events."""
     longest_untold: float = 2.0
     """While events keep coming, pods come first and status this much later at most."""

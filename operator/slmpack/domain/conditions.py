@@ -142,10 +142,14 @@ def _broken(plan: DeploymentPlan, outcomes: Sequence[Outcome]) -> Problem | None
             found.append((state.problem, state.pod.name))
     if not found:
         return None
-    problem, name = min(found, key=lambda pair: (_WORST_FIRST.index(pair[0].reason), pair[1]))
+    problem, name = min(found, key=lambda pair: (_rank(pair[0].reason), pair[1]))
     where = f"; see: kubectl describe pod -n {plan.deployment.key.namespace} {name}" if name else ""
     subject = f"{name}: " if name else ""
     return Problem(reason=problem.reason, message=f"{subject}{problem.message}{where}")
+
+
+def _rank(reason: Reason) -> int:
+    return _WORST_FIRST.index(reason) if reason in _WORST_FIRST else len(_WORST_FIRST)
 
 
 def _unplaced(plan: DeploymentPlan) -> Problem:

@@ -8,9 +8,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["GpuCatalogue", "GpuModel", "MigProfile"]
+__all__ = ["USABLE_FRACTION", "GpuCatalogue", "GpuModel", "MigProfile"]
 
 _LABEL_SUFFIX = re.compile(r"-SHARED$|-MIG-(?:INVALID|[0-9]+g\.[0-9]+gb[a-z0-9.+]*)$")
+
+
+USABLE_FRACTION = 0.98
+"""CUDA's total over nvidia-smi's where gpus.yaml has no captured one; at least 0.98 in the captures that it has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,11 @@ class GpuModel:
     """Empty where the product has no MIG."""
     mps_max_clients: int | None
     """Engines that the device plugin's MPS daemon admits on one GPU; None without MPS."""
+
+    @property
+    def cuda_total_mib(self) -> int:
+        """What CUDA reports as the total, captured or estimated."""
+        return self.memory_usable_mib or int(self.memory_total_mib * USABLE_FRACTION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

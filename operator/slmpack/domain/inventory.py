@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from slmpack.domain.gpu import GpuCatalogue, GpuModel
+from slmpack.domain.gpu import USABLE_FRACTION, GpuCatalogue, GpuModel
 from slmpack.domain.quantity import MIB
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.sharing import Exclusive, MigSlice, MpsShare, Share
@@ -20,10 +20,6 @@ __all__ = ["GpuNode", "Offer", "free_on", "read_nodes", "where"]
 GPU = "nvidia.com/gpu"
 GPU_SHARED = "nvidia.com/gpu.shared"
 MIG_PREFIX = "nvidia.com/mig-"
-
-USABLE_FRACTION = 0.98
-"""CUDA's total over nvidia-smi's where gpus.yaml has no captured one; at least 0.98 in the captures that it has."""
-
 
 MPS_SERVER_MIB = 1024
 """Kept for the MPS server on each GPU (NVIDIA Dynamo's examples/gpu-sharing do the same)."""
@@ -176,13 +172,10 @@ def _read_gpu(view: NodeView, gpu: GpuModel, resource: str, units: int) -> Offer
 
 
 def _gpu_memory(labels: Mapping[str, str], gpu: GpuModel) -> tuple[int, int]:
-    """MiB of a whole GPU: what nvidia-smi says, and what CUDA reports."""
+    """MiB of a whole GPU: what nvidia-smi says, and what CUDA reports. A label can only lower the catalogue's."""
     known = gpu.memory_total_mib
-    labelled = _label_int(labels, "nvidia.com/gpu.memory", 0) or known
-    if labelled >= known and gpu.memory_usable_mib:
-        return known, gpu.memory_usable_mib
-    total = min(known, labelled)
-    return total, int(total * USABLE_FRACTION)
+    total = min(known, _label_int(labels, "nvidia.com/gpu.memory", 0) or known)
+    return total, gpu.cuda_total_mib if total == known else int(total * USABLE_FRACTION)
 
 
 def _gpu_count(view: NodeView) -> int:

@@ -18,7 +18,7 @@ from slmpack.domain.inventory import GpuNode, Offer
 from slmpack.domain.quantity import format_bytes
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.sharing import Mode, describe_share, limit_bytes, mode_of
-from slmpack.domain.sizing import Need, fit_settings, nearest_fit, need_bytes
+from slmpack.domain.sizing import Need, fit_settings, nearest_fit, need_bytes, usable_bytes
 from slmpack.domain.snapshot import Demand, Key, PodView, Policy, Taint, Toleration
 
 __all__ = ["GPU_TOLERATION", "Packed", "candidates_for", "pack", "unhindered"]
@@ -148,7 +148,8 @@ def _judge_offer(demand: Demand, need: Need, node: GpuNode, offer: Offer, policy
     if settings is None:
         message = (
             f"a replica needs {format_bytes(need_bytes(need))} of GPU memory; {describe_share(share)} on node "
-            f"{node.name} offers {format_bytes(limit_bytes(share))}"
+            f"{node.name} gives it {format_bytes(usable_bytes(share, need, policy))} "
+            f"of {format_bytes(limit_bytes(share))}"
         )
         return Problem(reason=Reason.INSUFFICIENT_GPU_MEMORY, message=message)
     cap = None if demand.max_per_gpu is None else demand.max_per_gpu * offer.gpus

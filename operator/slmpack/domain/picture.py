@@ -112,6 +112,7 @@ def _pod_state(pod: PodView, ending: Collection[str]) -> str:
 
 
 def _deal(node: GpuNode, offer: Offer, blocks: Sequence[Block]) -> list[GpuBar]:
+    """Blocks go to GPUs in turn: the device plugin's default is the least loaded GPU (`distributed`, since v0.20)."""
     match offer.share:
         case MigSlice():
             size, per_bar, count, basis = limit_bytes(offer.share), 1, offer.units, None
@@ -130,7 +131,7 @@ def _deal(node: GpuNode, offer: Offer, blocks: Sequence[Block]) -> list[GpuBar]:
             index_basis=basis,
             product=node.product,
             usable_bytes=size,
-            blocks=tuple(blocks[number * per_bar : (number + 1) * per_bar]),
+            blocks=tuple(blocks[number::count]),
         )
         for number in range(count)
     ]

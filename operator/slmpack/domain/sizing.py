@@ -17,7 +17,7 @@ from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.sharing import Exclusive, MigSlice, MpsShare, Share, cuda_total_bytes, limit_bytes
 from slmpack.domain.snapshot import Demand, ModelUnknown, Policy, ReplicaRecord
 
-__all__ = ["Need", "fit_settings", "nearest_fit", "need_bytes", "size_replica"]
+__all__ = ["Need", "fit_settings", "nearest_fit", "need_bytes", "size_replica", "usable_bytes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +62,7 @@ def fit_settings(share: Share, need: Need, policy: Policy) -> EngineSettings | N
     utilisation <= (limit - what lies outside the budget) / total, rounded down (facts: vLLM 0.33.0 `request_memory`).
     """
     footprint, total = need.footprint, cuda_total_bytes(share)
-    budget = limit_bytes(share) - footprint.outside_bytes
-    utilization = floor(min(policy.utilization_ceiling, budget / total) * 1000) / 1000
+    utilization = _utilization(share, footprint, policy)
     if utilization <= 0:
         return None
     kv_bytes = int(utilization * total) - footprint.fixed_inside_bytes
@@ -84,6 +83,17 @@ def fit_settings(share: Share, need: Need, policy: Policy) -> EngineSettings | N
         max_num_seqs=need.max_num_seqs,
         max_num_batched_tokens=need.max_num_batched_tokens,
     )
+
+
+def usable_bytes(share: Share, need: Need, policy: Policy) -> int:
+    """What a replica may take of a share: vLLM's budget there, and what lies outside of it."""
+    budget = int(max(0.0, _utilization(share, need.footprint, policy)) * cuda_total_bytes(share))
+    return min(limit_bytes(share), budget + need.footprint.outside_bytes)
+
+
+def _utilization(share: Share, footprint: Footprint, policy: Policy) -> float:
+    budget = limit_bytes(share) - footprint.outside_bytes
+    return floor(min(policy.utilization_ceiling, budget / cuda_total_bytes(share)) * 1000) / 1000
 
 
 def need_bytes(need: Need) -> int:
@@ -115,9 +125,9 @@ def _catalogue_shares(catalogue: GpuCatalogue) -> tuple[list[tuple[Share, str]],
         if p.memory_mib
     ]
     gpus: list[tuple[Share, str]] = [
-        (Exclusive(resource="", memory_bytes=usable_mib * MIB), f"a whole {gpu.id} ({format_bytes(usable_mib * MIB)})")
+        (Exclusive(resource="", memory_bytes=size), f"a whole {gpu.id} ({format_bytes(size)})")
         for gpu in catalogue.models
-        for usable_mib in (gpu.memory_usable_mib or gpu.memory_total_mib,)
+        for size in (gpu.cuda_total_mib * MIB,)
     ]
     return slices, gpus
 

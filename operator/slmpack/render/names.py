@@ -8,6 +8,7 @@ from slmpack.domain.snapshot import DeploymentView
 
 __all__ = [
     "API_VERSION",
+    "ENDED",
     "KIND",
     "MANAGER",
     "NAME_LABEL",
@@ -25,6 +26,8 @@ API_VERSION = "slmpack.dev/v1alpha1"
 KIND = "SLMDeployment"
 MANAGER = "slmpack"
 NAME_LABEL = f"{PREFIX}name"
+ENDED = f"{PREFIX}ended"
+"""Annotation: why a pod was ended."""
 
 
 def pod_name(deployment: str, *, ordinal: int) -> str:

@@ -239,7 +239,7 @@ def test_a_chain_through_hundreds_of_deployments_does_not_end_the_stack() -> Non
 
 TAINT = Taint(key="team", value="red", effect="NoSchedule")
 FITS = "would hold a replica (7.4 GiB)"
-NEAREST = f"a 1g.10gb slice of a100-pcie-80gb (9.5 GiB) or a whole a16 (15.0 GiB) {FITS}"
+NEAREST = f"a 1g.10gb slice of a100-pcie-80gb (9.5 GiB) or a whole a16 (14.7 GiB) {FITS}"
 
 WHY = {
     "no GPU nodes": ({}, (), Reason.NO_GPU_NODES, f"the cluster has no node with NVIDIA GPUs; {NEAREST}", ""),
@@ -247,7 +247,7 @@ WHY = {
         {},
         (mig_node("n", slices={"1g.5gb": 7}),),
         Reason.INSUFFICIENT_GPU_MEMORY,
-        f"a replica needs 7.4 GiB of GPU memory; MigSlice 1g.5gb on node n offers 4.8 GiB; {NEAREST}",
+        f"a replica needs 7.4 GiB of GPU memory; MigSlice 1g.5gb on node n gives it 4.7 GiB of 4.8 GiB; {NEAREST}",
         "",
     ),
     "another kind": (
@@ -330,7 +330,7 @@ WHY = {
         {},
         (a_node("a", taints=(TAINT,)), mig_node("b", slices={"1g.5gb": 1}), a_node("c", unschedulable=True)),
         Reason.INSUFFICIENT_GPU_MEMORY,
-        "MigSlice 1g.5gb on node b offers 4.8 GiB (and 2 more offers that do not suit);",
+        "MigSlice 1g.5gb on node b gives it 4.7 GiB of 4.8 GiB (and 2 more offers that do not suit);",
         "",
     ),
     "all taken": (

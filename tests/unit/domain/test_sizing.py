@@ -126,7 +126,7 @@ def test_the_edge_between_fitting_and_not() -> None:
 
 
 def test_the_nearest_fit_is_the_smallest_slice_or_gpu_of_the_catalogue() -> None:
-    assert nearest_fit(a_need(), POLICY) == "a 1g.10gb slice of a100-pcie-80gb (9.5 GiB) or a whole a16 (15.0 GiB)"
+    assert nearest_fit(a_need(), POLICY) == "a 1g.10gb slice of a100-pcie-80gb (9.5 GiB) or a whole a16 (14.7 GiB)"
     huge = replace(a_need(), kv_tokens=10**9)
     assert nearest_fit(huge, POLICY) == "no GPU of the catalogue"
     assert nearest_fit(a_need(), replace(POLICY, gpus=GpuCatalogue(models=()))) == "no GPU of the catalogue"
