@@ -36,9 +36,7 @@ def main() -> None:
     naive = _seconds(lambda: _first_fit(world))
     settled = _settle(world)
     idle = _seconds(lambda: plan_cluster(settled, POLICY))
-    print(
-        f"  {NODES} nodes, {DEPLOYMENTS} SLMDeployments, {DEPLOYMENTS * REPLICAS} replicas wanted; CPU seconds, best of 5"
-    )
+    print(f"  {NODES} nodes, {DEPLOYMENTS} SLMDeployments, {DEPLOYMENTS * REPLICAS} replicas; CPU seconds, best of 5")
     print(f"  plan from scratch       {scratch:6.3f}")
     print(f"  plan, nothing to do     {idle:6.3f}   ({len(settled.pods)} pods run)")
     print(f"  baseline: first fit     {naive:6.3f}   (no order, no reasons, no turns)")

@@ -15,7 +15,7 @@ import threading
 import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import aiohttp
 from aiohttp import web
@@ -60,6 +60,8 @@ class Fault:
     """True: watches only; False: anything but watches; None: both."""
     status: int | None = None
     """Answer this instead of asking the API server."""
+    body: dict[str, Any] | None = None
+    """Answer 200 with this instead: a list from the past, say."""
     as_event: bool = False
     """Answer 200 and put the status into an ERROR event, as the API server does in a watch."""
     delay_seconds: float = 0.0
@@ -240,6 +242,8 @@ class FaultProxy:
         if fault is not None:
             fault.hits += 1
             await asyncio.sleep(fault.delay_seconds)
+            if fault.body is not None:
+                return web.json_response(fault.body)
             if fault.status is not None:
                 return _answer(fault, status=fault.status)
         try:
