@@ -1,6 +1,7 @@
 # Thin: every target is one command that also works without make.
 PY := .venv/bin/python
 UV_VERSION := 0.13.8
+UV := $(shell command -v uv || (test -x .uv/bin/uv && echo .uv/bin/uv))
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -13,9 +14,11 @@ init: .venv/.ready ## make .venv with everything (once)
 
 .venv/.ready: requirements.lock pyproject.toml
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "slmpack needs Python 3.11 or newer as python3"; exit 1; }
-	@command -v uv >/dev/null || test -x .uv/bin/uv || { echo "installing uv $(UV_VERSION) into .uv"; python3 -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
+	@test -n "$(UV)" || { echo "installing uv $(UV_VERSION) into .uv"; \
+		python3 -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
 	@echo "installing the locked dependencies into .venv"
-	@UV=$$(command -v uv || echo .uv/bin/uv); $$UV venv --quiet --allow-existing .venv && $$UV pip sync --quiet --require-hashes requirements.lock && $$UV pip install --quiet --no-deps --no-build-isolation --editable . 2>/dev/null || $$UV pip install --quiet --no-deps --editable .
+	@set -e; UV=$(or $(UV),.uv/bin/uv); $$UV venv --quiet --allow-existing .venv; \
+		$$UV pip sync --quiet --require-hashes requirements.lock; $$UV pip install --quiet --no-deps --editable .
 	@touch $@
 
 demo: init ## a cluster without GPUs or Kubernetes, the operator, and the packing, live (ARGS=--help)
@@ -49,5 +52,6 @@ bench: init ## print the benchmarks' figures
 cluster: init ## the real control plane with GPU nodes; prints the export line (Ctrl-C ends it)
 	@$(PY) -m tests.support.cluster $(ARGS)
 
-lock: ## resolve the dependencies anew (hashes, no addresses)
-	@uv lock --quiet && uv export --quiet --frozen --all-groups --no-emit-project --no-annotate --no-header --format requirements-txt --output-file requirements.lock
+lock: init ## resolve the dependencies anew (hashes, no addresses)
+	@set -e; UV=$(or $(UV),.uv/bin/uv); $$UV lock --quiet; \
+		$$UV export --quiet --frozen --all-groups --no-emit-project --no-annotate --no-header --format requirements-txt --output-file requirements.lock

@@ -63,12 +63,14 @@ async def _measure(
     done = asyncio.Event()
 
     async def follow(path: str, seen: dict[str, float]) -> None:
-        _, resource_version = await client.list(path)
-        async for kind, obj in client.watch(path, resource_version=resource_version):
-            if kind == "ADDED":
-                seen.setdefault(obj["metadata"]["labels"]["bench"], time.monotonic())
-            if len(accepted) == COUNT and len(started) == COUNT:
-                done.set()
+        _, version = await client.list(path)
+        while True:  # the API server ends the watch of a client that is slow
+            async for kind, obj in client.watch(path, resource_version=version):
+                version = obj["metadata"]["resourceVersion"]
+                if kind == "ADDED":
+                    seen.setdefault(obj["metadata"]["labels"]["bench"], time.monotonic())
+                if len(accepted) == COUNT and len(started) == COUNT:
+                    done.set()
 
     watches = [
         asyncio.create_task(follow(base, accepted)),

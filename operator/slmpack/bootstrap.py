@@ -85,7 +85,9 @@ async def serve(config: OperatorConfig, policy: Policy, *, stop: asyncio.Event) 
         stack.push_async_callback(operator.health.close)
         logger.info("working on %s", client.connection.server)
         if missing := await _preflight(client, config, stop=stop):
-            logger.error("this operator's account lacks permissions:\n%s", "\n".join(f"  - {line}" for line in missing))
+            logger.error(
+                "the cluster is not ready for this operator:\n%s", "\n".join(f"  - {line}" for line in missing)
+            )
             return 1
         return 0 if stop.is_set() else await operator.work(stop)
 

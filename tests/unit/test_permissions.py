@@ -39,11 +39,16 @@ def test_the_reviews_ask_for_every_row_where_it_is_needed() -> None:
 
 
 class Api:
-    def __init__(self, *, denied: str = "", crd: bool = True) -> None:
+    def __init__(self, *, denied: str = "", crd: bool = True, namespace: bool = True) -> None:
         self._denied = denied
         self._crd = crd
+        self._namespace = namespace
 
     async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if path.endswith("/leases?dryRun=All"):
+            if not self._namespace:
+                raise NotFound("404")
+            return body
         return {"status": {"allowed": body["spec"]["resourceAttributes"]["resource"] != self._denied}}
 
     async def list(self, path: str, params: Any = None) -> tuple[list[dict[str, Any]], str]:
@@ -65,3 +70,8 @@ async def test_a_missing_crd_is_named() -> None:
 
 async def test_nothing_missing_is_empty() -> None:
     assert await check_access(Api(), namespace=None, lease_namespace="system") == ()
+
+
+async def test_a_missing_lease_namespace_is_named_with_what_makes_it() -> None:
+    (line,) = await check_access(Api(namespace=False), namespace=None, lease_namespace="slmpack-system")
+    assert line.endswith("does not exist: kubectl create namespace slmpack-system")

@@ -210,4 +210,5 @@ def _parse(repo: str, content: bytes) -> Config | ModelUnknown:
 
 
 def _unavailable(repo: str, why: str) -> ModelUnknown:
-    return ModelUnknown(reason=Reason.MODEL_UNAVAILABLE, message=f"config.json of {SCHEME}{repo}: {why}")
+    mend = "it is tried again; spec.model.config, or the operator's --bundled-models for known models, does without"
+    return ModelUnknown(reason=Reason.MODEL_UNAVAILABLE, message=f"config.json of {SCHEME}{repo}: {why}; {mend}")

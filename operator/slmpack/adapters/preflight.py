@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from slmpack.adapters.resources import ACCESS_REVIEWS, SLM_DEPLOYMENTS
+from slmpack.adapters.resources import ACCESS_REVIEWS, LEASES, SLM_DEPLOYMENTS
 from slmpack.permissions import Permission, access_reviews
-from slmpack.ports import NotFound
+from slmpack.ports import NotFound, PortError
 
 __all__ = ["PreflightClient", "check_access"]
 
@@ -30,7 +30,10 @@ async def check_access(client: PreflightClient, *, namespace: str | None, lease_
     asked = list(reviews)
     answers = await asyncio.gather(*(_is_allowed(client, spec) for _, spec in asked))
     missing = tuple(_missing(permission, spec) for (permission, spec), ok in zip(asked, answers, strict=True) if not ok)
-    return missing or await _missing_crd(client, namespace=namespace)
+    return missing or (
+        *await _missing_crd(client, namespace=namespace),
+        *await _missing_namespace(client, lease_namespace),
+    )
 
 
 async def _is_allowed(client: PreflightClient, spec: dict[str, Any]) -> bool:
@@ -46,6 +49,18 @@ async def _missing_crd(client: PreflightClient, *, namespace: str | None) -> tup
         return (
             f"the cluster does not serve {SLM_DEPLOYMENTS.api_version} {SLM_DEPLOYMENTS.kind}: kubectl apply -f crds/",
         )
+    return ()
+
+
+async def _missing_namespace(client: PreflightClient, name: str) -> tuple[str, ...]:
+    """A dry run of making a Lease tells; asking for the namespace itself would need a permission of its own."""
+    lease = {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": {"generateName": "slmpack-"}}
+    try:
+        await client.create(f"{LEASES.path(namespace=name)}?dryRun=All", lease)
+    except NotFound:
+        return (f"the namespace {name} of the Lease does not exist: kubectl create namespace {name}",)
+    except PortError:
+        return ()  # a quota, say: the Lease itself may be there already
     return ()
 
 

@@ -34,11 +34,11 @@ def translate(
     spec = resource.spec
     version = parse_engine_version(spec.engine.image, spec.engine.version)
     if isinstance(version, EngineProblem):
-        return Rejected(problems=(_unsupported(version), *_env_problems(spec)))
+        return Rejected(problems=(_unsupported(version), *_env_problems(spec)), replicas=spec.replicas)
     args = normalise_args(spec.engine.args, version, engines)
     problems = (*(_invalid(p) for p in args.problems), *_args_conflicts(args), *_env_problems(spec))
     if problems:
-        return Rejected(problems=problems)
+        return Rejected(problems=problems, replicas=spec.replicas)
     return _demand(resource, version, args.args, model=model, priority=priority)
 
 

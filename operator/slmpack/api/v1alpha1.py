@@ -213,7 +213,8 @@ class SharingSpec(ApiModel):
     Exclusive: a whole GPU. MIG: a MIG slice of a node with the mixed strategy. MPS: a share of a GPU on a node whose
     device plugin shares by MPS. Example: `MIG`."""
     max_per_gpu: Annotated[Annotated[StrictInt, Field(ge=1, le=48), WHOLE] | None, Field(alias="maxPerGPU")] = None
-    """At most so many replicas of this SLMDeployment on one GPU, 1 to 48 (the clients of an MPS device plugin).
+    """At most so many replicas of this SLMDeployment a GPU, 1 to 48 (the clients of an MPS device plugin). On a node
+    with several GPUs it holds on average: so many times its GPUs, as the kubelet picks the GPU.
     Default: as many as fit. Example: `4`."""
     gpu_products: Annotated[
         Items[

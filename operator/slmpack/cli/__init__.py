@@ -89,6 +89,9 @@ def main() -> None:
     metavar="SECONDS",
     help="How long to wait for config.json of models that do not ship with slmpack.",
 )
+@click.option(
+    "--bundled-models", is_flag=True, help="With --cluster: as the operator that runs there with this flag would do."
+)
 def plan(**options: Any) -> int:  # noqa: ANN401 - click checks them
     """Show what the operator would do: the memory of a replica, which GPU gets each, and why some have no place.
 

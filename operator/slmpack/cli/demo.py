@@ -112,7 +112,7 @@ class _Demo:
             if self._options.once:
                 return 0
             self._suggest(stage)
-            await operator.process.wait()
+            await self._keep_showing(stage, operator)
             self.say(f"error: {operator.obituary()}")
             return FAILED
 
@@ -147,6 +147,17 @@ class _Demo:
                 if deadline is not None and time.monotonic() > deadline:
                     raise _NotReadyError(f"not everything is Ready after {seconds:.0f} s:\n{scene.shortfall()}")
                 await asyncio.sleep(pause)
+
+    async def _keep_showing(self, stage: Stage, operator: RunningOperator) -> None:
+        """Whatever the user tries, until the operator ends or Ctrl-C; in a terminal only."""
+        onlooker = Onlooker(stage.client, namespace=stage.namespace)
+        if not self._console.is_terminal:
+            await operator.process.wait()
+            return
+        with _Screen(self._console) as screen:
+            while operator.obituary() is None:
+                screen.show(await onlooker.look())
+                await asyncio.sleep(LOOK_SECONDS_OWN if stage.own else LOOK_SECONDS_OTHERS)
 
     def _suggest(self, stage: Stage) -> None:
         kubectl = _kubectl() + ("" if stage.own else f" -n {stage.namespace}")

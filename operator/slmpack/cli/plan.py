@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -24,16 +25,16 @@ __all__ = ["ALL_PLACED", "SOME_UNPLACED", "answer_plan"]
 ALL_PLACED, SOME_UNPLACED = 0, 2
 
 
-def answer_plan(
-    files: Sequence[str], *, cluster: bool, kubeconfig: str | None, output: str, model_seconds: float
-) -> int:
-    """Print the plan and return the exit code. Raises click.ClickException where there is nothing to plan on."""
+def answer_plan(files: Sequence[str], *, kubeconfig: str | None, output: str, **asked: Any) -> int:  # noqa: ANN401
+    """Print the plan and return the exit code; `asked` are the other fields of Question.
+
+    Raises click.ClickException where there is nothing to plan on.
+    """
     if kubeconfig is not None and not Path(kubeconfig).is_file():
         raise click.ClickException(f"--kubeconfig {kubeconfig}: no such file")
     try:
         manifests = read_manifests(files)
-        question = Question(manifests=manifests, cluster=cluster, kubeconfig=kubeconfig, model_seconds=model_seconds)
-        world = asyncio.run(observe_world(question))
+        world = asyncio.run(observe_world(Question(manifests=manifests, kubeconfig=kubeconfig, **asked)))
     except BadFileError as error:
         raise click.ClickException(str(error)) from error
     except PortError as error:

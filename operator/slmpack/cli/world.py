@@ -42,6 +42,8 @@ class Question:
     kubeconfig: str | None
     model_seconds: float
     """How long to wait for model configs from the Hub."""
+    bundled_models: bool = False
+    """With a cluster: what its operator was told. Without one, the configs that ship are always used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +84,8 @@ async def _world(lister: Lister, question: Question, *, what_if: bool) -> World:
     policy = Policy(gpus=load_gpu_catalogue(), engines=load_engine_table())
     arrived = asyncio.Event()
     async with HubModels(hub_settings(), wake=arrived.set) as hub:
-        observer = Observer(
-            lister, scope=Scope(), models=BundledFirst(hub), engines=policy.engines, clock=SystemClock()
-        )
+        models = BundledFirst(hub) if question.bundled_models or not question.cluster else hub
+        observer = Observer(lister, scope=Scope(), models=models, engines=policy.engines, clock=SystemClock())
         with _unreadable() as warnings:
             await observer.refresh()
             snapshot = await _with_models(observer.snapshot, arrived, seconds=question.model_seconds)

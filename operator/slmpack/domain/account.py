@@ -43,8 +43,11 @@ def account_for(case: Case, decided: Decided, world: World) -> DeploymentPlan:
     creates, unplaced = decided.creates, decided.unplaced
     need, book = case.need, case.book
     surging, rolling = book is not None and book.surge, book is not None and book.rolling
-    leaving = decided.replaced is not None or any(pod.deleting for pod in case.pods)
-    grouped = () if surging else _group(unplaced)
+    leaving = [pod.key.name for pod in case.pods if not pod.finished and (pod.deleting or pod.ended)]
+    grouped = () if surging else _group(unplaced[len(leaving) :])
+    busy = leaving or creates or decided.waiting or decided.replaced is not None
+    blocked = unplaced if rolling and not busy else ()
+    short = bool(grouped or blocked)
     return DeploymentPlan(
         deployment=case.view,
         footprint=need.footprint if need else None,
@@ -55,10 +58,11 @@ def account_for(case: Case, decided: Decided, world: World) -> DeploymentPlan:
         states=tuple(_state(pod, case, world) for pod in case.pods),
         creates=creates,
         waiting=decided.waiting,
+        leaving=tuple(leaving),
         unplaced=grouped,
-        rollout=_rollout(case, blocked=unplaced if rolling and not (leaving or creates or decided.waiting) else ()),
+        rollout=_rollout(case, blocked=blocked),
         problems=case.problems,
-        never=any(_never(packed.want, case.demand, world) for packed in unplaced[:1] if grouped and case.demand),
+        never=any(_never(packed.want, case.demand, world) for packed in unplaced[:1] if short and case.demand),
     )
 
 

@@ -67,7 +67,7 @@ def judge(plan: DeploymentPlan, *, outcomes: Sequence[Outcome], now: datetime) -
     counted = [state for state in plan.states if state.counts]
     ready = sum(state.ready for state in counted)
     demand = plan.deployment.demand
-    desired = None if isinstance(demand, Rejected) else demand.replicas
+    desired = demand.replicas
     cause = _cause(plan, counted, outcomes, desired)
     stalled = _stalled(plan)
     done = cause.reason in {Reason.ALL_READY, Reason.SCALED_TO_ZERO}
@@ -121,7 +121,9 @@ def _cause(
         return Problem(reason=Reason.SCALED_DOWN, message=message)
     if desired == 0:
         return Problem(reason=Reason.SCALED_TO_ZERO, message="no replica is wanted")
-    return Problem(reason=Reason.ALL_READY, message=f"{ready} of {desired} replicas are Ready")
+    return Problem(
+        reason=Reason.ALL_READY, message="the replica is Ready" if desired == 1 else f"{desired} replicas are Ready"
+    )
 
 
 def _first(problems: Sequence[Problem]) -> Problem:
@@ -145,7 +147,9 @@ def _broken(plan: DeploymentPlan, outcomes: Sequence[Outcome]) -> Problem | None
     problem, name = min(found, key=lambda pair: (_rank(pair[0].reason), pair[1]))
     where = f"; see: kubectl describe pod -n {plan.deployment.key.namespace} {name}" if name else ""
     subject = f"{name}: " if name else ""
-    return Problem(reason=problem.reason, message=f"{subject}{problem.message}{where}")
+    rolling = plan.rollout.problem.reason is Reason.ROLLING_OUT
+    way_back = "; the rollout waits for it, apply the previous spec to go back" if rolling else ""
+    return Problem(reason=problem.reason, message=f"{subject}{problem.message}{where}{way_back}")
 
 
 def _rank(reason: Reason) -> int:
@@ -168,7 +172,12 @@ def _on_the_way(plan: DeploymentPlan, counted: Sequence[ReplicaState], ready: in
     waits = [problem for _, problem in plan.waiting]
     if not starting and not plan.creates and waits:
         return waits[0]
-    detail = "; ".join(part for part in (starting, f"{len(waits)} wait for their turn" if waits else "") if part)
+    parts = (
+        starting,
+        f"{len(waits)} wait for their turn" if waits else "",
+        f"{', '.join(plan.leaving)} still ends" if plan.leaving else "",
+    )
+    detail = "; ".join(part for part in parts if part)
     return Problem(
         reason=Reason.STARTING, message=f"{ready} of {wanted} replicas are Ready; {detail}".removesuffix("; ")
     )
@@ -178,7 +187,13 @@ def _stalled(plan: DeploymentPlan) -> Problem | None:
     permanent = [problem for problem in plan.problems if problem.reason in _PERMANENT]
     if permanent:
         return _first(permanent)
-    return _unplaced(plan) if plan.never and plan.unplaced else None
+    if not plan.never:
+        return None
+    return _unplaced(plan) if plan.unplaced else plan.rollout.problem
+
+
+def _replicas(count: int) -> str:
+    return "1 replica" if count == 1 else f"{count} replicas"
 
 
 def _accepted(plan: DeploymentPlan) -> _Fact:
@@ -196,14 +211,16 @@ def _fits(plan: DeploymentPlan) -> _Fact:
     if plan.unplaced:
         problem = _unplaced(plan)
         return "Fits", "False", problem.reason, problem.message
+    if plan.rollout.problem.reason is Reason.ROLLOUT_BLOCKED:
+        return "Fits", "False", plan.rollout.problem.reason, plan.rollout.problem.message
     return "Fits", "True", Reason.FITS, "every replica has room"
 
 
 def _scaled(plan: DeploymentPlan, counted: int, desired: int | None, cause: Problem) -> _Fact:
-    if desired is None:
+    if desired is None or isinstance(plan.deployment.demand, Rejected):
         return "Scaled", "Unknown", Reason.FROZEN, cause.message
     if counted == desired:
-        return "Scaled", "True", Reason.FITS, f"{counted} replicas exist"
+        return "Scaled", "True", Reason.FITS, f"{_replicas(counted)} {'exists' if counted == 1 else 'exist'}"
     reason = plan.unplaced[0].problem.reason if plan.unplaced else cause.reason
     return "Scaled", "False", reason, f"{counted} of {desired} replicas exist"
 

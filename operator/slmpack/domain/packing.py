@@ -177,8 +177,8 @@ def _explain(want: Want, room: Room, board: Board, policy: Policy) -> Problem:
     units = sum(c.offer.units for c in room.candidates)
     smallest = room.candidates[0].offer.share
     message = (
-        f"all {units} GPUs or shares that hold {format_bytes(need_bytes(want.need))} are taken; one more "
-        f"{describe_share(smallest)} ({format_bytes(limit_bytes(smallest))}) would fit"
+        f"every GPU or share that holds a replica's {format_bytes(need_bytes(want.need))} is taken ({units} in all); "
+        f"each needs one more: {describe_share(smallest)} ({format_bytes(limit_bytes(smallest))}) or larger"
     )
     return Problem(reason=Reason.INSUFFICIENT_GPUS, message=message)
 

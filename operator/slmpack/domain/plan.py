@@ -134,6 +134,8 @@ class DeploymentPlan:
     creates: tuple[CreatePod, ...]
     waiting: tuple[tuple[Placement, Problem], ...]
     """Replicas that have room and start later (WAITING_FOR_START or BACK_OFF)."""
+    leaving: tuple[str, ...]
+    """Pods of its own that are ending; replicas without room may have theirs."""
     unplaced: tuple[Unplaced, ...]
     rollout: RolloutState
     problems: tuple[Problem, ...]

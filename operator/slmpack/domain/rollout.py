@@ -78,7 +78,8 @@ def keep_book(demand: Demand, pods: Sequence[PodView], policy: Policy, now: date
     deletes.extend(_clear_graves(demand, graves, [*live, *dying], policy, now))
     kept_graves = [g for g in graves if g.uid not in {d.uid for d in deletes}]
     short = 0 if stopped else demand.replicas - len(updated) - len(old) - len(dying)
-    rolling = bool(old) and not (starting or dying or stopped)
+    leaving = any(p.deleting and not p.finished for p in ours)  # its share may be just the one for the next
+    rolling = bool(old) and not (starting or dying or leaving or stopped)
     return Book(
         updated=tuple(updated),
         old=tuple(old),

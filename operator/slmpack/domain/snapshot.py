@@ -191,6 +191,8 @@ class Rejected:
     """An SLMDeployment whose spec cannot be used; what runs is frozen."""
 
     problems: tuple[Problem, ...]
+    replicas: int | None = None
+    """How many are wanted, where that much of the spec can be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

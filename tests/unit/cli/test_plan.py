@@ -27,7 +27,7 @@ def test_some_unplaced_exits_2_and_says_why(tmp_path: Path) -> None:
     cr = a_cr(replicas=7, sharing={"mode": "MPS"})
     result = slmpack("plan", "-f", write(tmp_path, "all.yaml", cr, some_nodes()))
     assert result.exit_code == 2
-    assert "default/qwen: 3 unplaced, InsufficientGpus: all 4 GPUs or shares" in result.stdout
+    assert "default/qwen: 3 unplaced, InsufficientGpus: every GPU or share" in result.stdout
 
 
 def test_a_rejected_spec_exits_2_and_names_the_field(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class Cluster:
 
     async def plan(self, *args: str) -> Result:
         """In a thread: the command runs an event loop of its own."""
-        return await asyncio.to_thread(slmpack, "plan", "--cluster", "--kubeconfig", self.kubeconfig, *args)
+        return await asyncio.to_thread(slmpack, "plan", "--cluster", "--bundled-models", "--kubeconfig", self.kubeconfig, *args)
 
     async def plan_json(self, *args: str) -> Json:
         result = await self.plan("-o", "json", *args)
@@ -90,7 +90,13 @@ async def test_what_would_end_is_said(cluster: Cluster, tmp_path: Path) -> None:
 async def running_pods(cluster: Cluster) -> list[Json]:
     """The pods that the operator would make for the cluster's SLMDeployments, rendered as it does."""
     world = await observe_world(
-        Question(manifests=read_manifests(()), cluster=True, kubeconfig=cluster.kubeconfig, model_seconds=0)
+        Question(
+            manifests=read_manifests(()),
+            cluster=True,
+            kubeconfig=cluster.kubeconfig,
+            model_seconds=0,
+            bundled_models=True,
+        )
     )
     plan = plan_cluster(world.snapshot, world.policy)
     creates = [action for action in plan.actions if isinstance(action, CreatePod)]

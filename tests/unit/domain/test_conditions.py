@@ -78,7 +78,7 @@ BROKEN = (
 LOOK = "; see: kubectl describe pod -n llm qwen-"
 
 READY: dict[str, tuple[DeploymentPlan, tuple[Outcome, ...], Reason, str]] = {
-    "all Ready": (the(state()), (), Reason.ALL_READY, "1 of 1 replicas are Ready"),
+    "all Ready": (the(state()), (), Reason.ALL_READY, "the replica is Ready"),
     "scaled to zero": (the(replicas=0), (), Reason.SCALED_TO_ZERO, "no replica is wanted"),
     "created": (the(replicas=2, creates=PLACED.creates), (), Reason.STARTING, "0 of 2 replicas are Ready"),
     "starts": (
@@ -134,7 +134,7 @@ READY: dict[str, tuple[DeploymentPlan, tuple[Outcome, ...], Reason, str]] = {
         the(state(0, reason=Reason.OOM_KILLED, counts=False), state(1)),
         (),
         Reason.ALL_READY,
-        "1 of 1 replicas are Ready",
+        "the replica is Ready",
     ),
     **{reason.value: (the(state(reason=reason)), (), reason, f"qwen-0: words{LOOK}0") for reason in BROKEN},
 }

@@ -337,7 +337,7 @@ WHY = {
         {"replicas": 3},
         (whole_node("n", gpus=2),),
         Reason.INSUFFICIENT_GPUS,
-        "all 2 GPUs or shares that hold 7.4 GiB are taken; one more Exclusive (22.0 GiB) would fit",
+        "every GPU or share that holds a replica's 7.4 GiB is taken (2 in all); each needs one more: Exclusive (22.0 GiB) or larger",
         "",
     ),
     "cores": (

@@ -126,7 +126,7 @@ def test_never_overcommits_and_explains_everything(world: Snapshot) -> None:
     for entry in plan_cluster(done, POLICY).deployments:
         demand = entry.deployment.demand
         counted = sum(state.counts for state in entry.states)
-        assert counted + sum(u.count for u in entry.unplaced) == demand.replicas  # type: ignore[union-attr]
+        assert counted + sum(u.count for u in entry.unplaced) == demand.replicas
         assert all(u.problem.message for u in entry.unplaced)
 
 
