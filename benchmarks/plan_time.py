@@ -9,7 +9,7 @@ from dataclasses import replace
 from slmpack.domain.case import World, open_cases
 from slmpack.domain.inventory import free_on
 from slmpack.domain.planner import plan_cluster
-from slmpack.domain.snapshot import NodeView, Snapshot
+from slmpack.domain.snapshot import Demand, DeploymentView, NodeView, Snapshot
 from tests.support.builders import (
     POLICY,
     a_demand,
@@ -36,10 +36,18 @@ def main() -> None:
     naive = _seconds(lambda: _first_fit(world))
     settled = _settle(world)
     idle = _seconds(lambda: plan_cluster(settled, POLICY))
+    changed = replace(settled, deployments=tuple(_changed(view) for view in settled.deployments))
+    rollout = _seconds(lambda: plan_cluster(changed, POLICY))
     print(f"  {NODES} nodes, {DEPLOYMENTS} SLMDeployments, {DEPLOYMENTS * REPLICAS} replicas; CPU seconds, best of 5")
     print(f"  plan from scratch       {scratch:6.3f}")
     print(f"  plan, nothing to do     {idle:6.3f}   ({len(settled.pods)} pods run)")
+    print(f"  plan, every spec new    {rollout:6.3f}   (a full cluster: one old replica first, everywhere)")
     print(f"  baseline: first fit     {naive:6.3f}   (no order, no reasons, no turns)")
+
+
+def _changed(view: DeploymentView) -> DeploymentView:
+    assert isinstance(view.demand, Demand)
+    return replace(view, demand=replace(view.demand, spec_hash="changed"))
 
 
 def _node(number: int) -> NodeView:

@@ -35,7 +35,7 @@ from slmpack.controller.handlers import Kind, Watches
 from slmpack.controller.loop import Pace, Parts, PlannerLoop, Wake
 from slmpack.controller.report import Reporter
 from slmpack.domain.snapshot import Policy
-from slmpack.ports import PortError
+from slmpack.ports import PortError, Unavailable
 from slmpack.render.names import NAME_LABEL
 
 __all__ = ["default_policy", "run", "serve"]
@@ -84,7 +84,7 @@ async def serve(config: OperatorConfig, policy: Policy, *, stop: asyncio.Event) 
         await operator.health.start(host=config.host, port=config.port)
         stack.push_async_callback(operator.health.close)
         logger.info("working on %s", client.connection.server)
-        if missing := await _preflight(client, config, stop=stop):
+        if missing := await _preflight(client, config, stop=stop, put_off=operator.put_off):
             logger.error(
                 "the cluster is not ready for this operator:\n%s", "\n".join(f"  - {line}" for line in missing)
             )
@@ -92,16 +92,33 @@ async def serve(config: OperatorConfig, policy: Policy, *, stop: asyncio.Event) 
         return 0 if stop.is_set() else await operator.work(stop)
 
 
-async def _preflight(client: KubeClient, config: OperatorConfig, *, stop: asyncio.Event) -> tuple[str, ...]:
-    """What is missing, as soon as the API server says: one that is down must not end the operator."""
-    while not stop.is_set():
-        try:
-            return await check_access(client, namespace=config.namespace, lease_namespace=config.where_the_lease_is)
-        except PortError as error:
-            logger.warning("the API server does not answer yet: %s", error)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), ASK_AGAIN_SECONDS)
-    return ()
+async def _preflight(
+    client: KubeClient, config: OperatorConfig, *, stop: asyncio.Event, put_off: Callable[[str], None]
+) -> tuple[str, ...]:
+    """What is missing, as soon as the API server says: one that is down must not end the operator.
+
+    Empty, too, once `stop` is set. Raises PortError for an answer that asking again would not change, such as a 401.
+    """
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        while not stop.is_set():
+            asked = asyncio.create_task(
+                check_access(client, namespace=config.namespace, lease_namespace=config.where_the_lease_is)
+            )
+            try:
+                await asyncio.wait({asked, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                if asked.done():
+                    return asked.result()
+            except Unavailable as error:
+                logger.warning("the API server does not answer yet: %s", error)
+                put_off(f"the API server does not answer: {error}")
+            finally:
+                asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
+            await asyncio.wait({stopped}, timeout=ASK_AGAIN_SECONDS)
+        return ()
+    finally:
+        stopped.cancel()
 
 
 class _Operator:
@@ -140,6 +157,11 @@ class _Operator:
         )
         self._loop = PlannerLoop(parts, wake=self._wake, pace=pace)
         self.health = HealthServer(self._loop, metrics=telemetry.text)
+
+    @property
+    def put_off(self) -> Callable[[str], None]:
+        """To say why the loop has not begun."""
+        return self._loop.put_off
 
     async def work(self, stop: asyncio.Event) -> int:
         """Watch, hold the Lease and plan until told to stop; 1 if a part ended by itself."""

@@ -29,8 +29,8 @@ class OperatorConfig:
     lease_namespace: str | None = None
     """None: the pod's own namespace, else slmpack-system."""
     identity: str | None = None
-    """Who holds the Lease. In a pod its name, so that a container that restarts need not wait for its own Lease to
-    expire; None: unique to the process."""
+    """Who holds the Lease. In a pod its name ($POD_NAME), so that a container that restarts need not wait for its own
+    Lease to expire; None: unique to the process."""
     host: str = "127.0.0.1"
     """Where health and metrics are served; in a cluster 0.0.0.0."""
     port: int = 8080

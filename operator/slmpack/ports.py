@@ -85,8 +85,8 @@ class Clock(Protocol):
 class Cluster(Protocol):
     """The writes of one cycle; every method raises PortError."""
 
-    async def create(self, manifest: Manifest) -> None:
-        """POST; Conflict if the name is taken."""
+    async def create(self, manifest: Manifest) -> bool:
+        """POST; False if its owner's object of that name was there already, Conflict if another's was."""
         ...
 
     async def apply(self, manifest: Manifest) -> None:

@@ -1,25 +1,32 @@
 """The writes of a cycle: each is done only where it is ours to do, and its answer goes into the store at once.
 
 So the next cycle sees what this one wrote, whether or not the watch has told of it yet. A surprise (404, 409) or no
-answer at all makes the kind suspect: it is listed anew before the next plan.
+answer at all makes the kind suspect: it is listed anew before the next plan. Each is over, one way or the other, before
+another operator can have the Lease (adapters.lease).
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from slmpack.adapters.lease import WRITE_SECONDS
 from slmpack.adapters.observe import Observer
 from slmpack.adapters.resources import EVENTS, PODS, SLM_DEPLOYMENTS, Resource, resource_of
 from slmpack.adapters.views import controller_uid
 from slmpack.domain.snapshot import Key
-from slmpack.ports import Conflict, Forbidden, Invalid, Manifest, NotFound, PortError
+from slmpack.ports import Conflict, Forbidden, Invalid, Manifest, NotFound, PortError, Unavailable
 from slmpack.render.names import ENDED, MANAGER
 
 __all__ = ["KubeCluster", "Writer"]
+
+logger = logging.getLogger(__name__)
 
 APPLIED = "slmpack.dev/applied"
 """Annotation: hash of the manifest that we applied, so that a field that we no longer set is noticed."""
@@ -49,6 +56,14 @@ class Writer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sent:
+    """A status as we wrote it, and as the API server has kept it; both without times."""
+
+    wanted: Mapping[str, Any]
+    kept: Mapping[str, Any]
+
+
 class KubeCluster:
     """`ports.Cluster` on an API server."""
 
@@ -56,12 +71,14 @@ class KubeCluster:
         self._client = client
         self._observer = observer
         self._ended: set[str] = set()
+        self._sent: dict[str, _Sent] = {}
 
-    async def create(self, manifest: Manifest) -> None:
+    async def create(self, manifest: Manifest) -> bool:
         """POST; a name that our own owner has taken already is what we wanted."""
         resource = resource_of(manifest["kind"])
         meta = manifest["metadata"]
-        with self._watchful(resource):
+        is_new = True
+        async with self._watchful(resource):
             try:
                 made = await self._client.create(resource.path(namespace=meta["namespace"]), dict(manifest))
             except Conflict:
@@ -70,7 +87,9 @@ class KubeCluster:
                 if controller_uid(made) != controller_uid(manifest):
                     self._observer.put(resource, made)
                     raise
+                is_new = False
         self._observer.put(resource, made)
+        return is_new
 
     async def apply(self, manifest: Manifest) -> None:
         """Server-side apply where the present object differs."""
@@ -82,7 +101,7 @@ class KubeCluster:
             return
         path = resource.path(namespace=meta["namespace"], name=meta["name"])
         owner = controller_uid(manifest)
-        with self._watchful(resource):
+        async with self._watchful(resource):
             if present is None:
                 await self._refuse_foreign(path, owner=owner)
             elif present.controller_uid != owner:
@@ -96,7 +115,7 @@ class KubeCluster:
     async def delete(self, *, kind: str, namespace: str, name: str, uid: str) -> None:
         """DELETE this very object; already gone, or another of that name, is success."""
         resource = resource_of(kind)
-        with self._watchful(resource):
+        async with self._watchful(resource):
             try:
                 await self._client.delete(resource.path(namespace=namespace, name=name), uid=uid)
             except (NotFound, Conflict):
@@ -110,7 +129,7 @@ class KubeCluster:
         if uid in self._ended:
             return
         body = {"metadata": {"uid": uid, "annotations": {ENDED: reason}}, "spec": {"activeDeadlineSeconds": 1}}
-        with self._watchful(PODS):
+        async with self._watchful(PODS):
             try:
                 ended = await self._client.patch(PODS.path(namespace=namespace, name=name), body)
             except (NotFound, Conflict):
@@ -120,8 +139,15 @@ class KubeCluster:
         self._observer.put(PODS, ended)
 
     async def apply_status(self, *, namespace: str, name: str, uid: str, status: Manifest) -> bool:
-        """Written only where it differs in more than the times of conditions."""
-        if _timeless(self._observer.status_of(Key(namespace, name))) == _timeless(status):
+        """Written only where it differs in more than the times of conditions.
+
+        What the API server keeps otherwise (a field that its schema lacks, one that somebody else holds) stays so: the
+        same status is not sent again for that.
+        """
+        present, wanted = _timeless(self._observer.status_of(Key(namespace, name))), _timeless(status)
+        before = self._sent.get(uid)
+        same = before is not None and before.wanted == wanted and (before.kept == present or _covers(present, wanted))
+        if same or present == wanted:
             return False
         body = {
             "apiVersion": SLM_DEPLOYMENTS.api_version,
@@ -130,14 +156,23 @@ class KubeCluster:
             "status": dict(status),
         }
         path = SLM_DEPLOYMENTS.path(namespace=namespace, name=name, subresource="status")
-        with self._watchful(SLM_DEPLOYMENTS):
+        async with self._watchful(SLM_DEPLOYMENTS):
             written = await self._client.apply(path, body, field_manager=MANAGER)
         self._observer.put(SLM_DEPLOYMENTS, written)
+        kept = _timeless(written.get("status") or {})
+        if not _covers(kept, wanted) and (before is None or _covers(before.kept, before.wanted)):
+            logger.warning(
+                "%s/%s: the API server keeps another status than was written; is the CRD older?", namespace, name
+            )
+        alive = self._observer.deployment_uids
+        self._sent = {of: sent for of, sent in self._sent.items() if of in alive}
+        self._sent[uid] = _Sent(wanted=wanted, kept=kept)
         return True
 
     async def post_event(self, event: Manifest) -> None:
         """POST an Event."""
-        await self._client.create(EVENTS.path(namespace=event["metadata"]["namespace"]), dict(event))
+        async with _in_time():
+            await self._client.create(EVENTS.path(namespace=event["metadata"]["namespace"]), dict(event))
 
     async def _refuse_foreign(self, path: str, *, owner: str) -> None:
         """What lacks our label is not in the store, and may be there all the same."""
@@ -148,15 +183,25 @@ class KubeCluster:
         if controller_uid(present) != owner:
             raise Conflict(f"{present.get('kind')} {present['metadata']['name']!r} exists and is not ours", status=409)
 
-    @contextmanager
-    def _watchful(self, resource: Resource) -> Iterator[None]:
+    @asynccontextmanager
+    async def _watchful(self, resource: Resource) -> AsyncIterator[None]:
         try:
-            yield
+            async with _in_time():
+                yield
         except (Forbidden, Invalid):
             raise
         except PortError:
             self._observer.suspect(resource)
             raise
+
+
+@asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(WRITE_SECONDS):
+            yield
+    except TimeoutError as error:
+        raise Unavailable(f"the write had no answer within {WRITE_SECONDS:g} s") from error
 
 
 def _stamped(manifest: Manifest) -> dict[str, Any]:
@@ -182,8 +227,9 @@ def _covers(present: object, wanted: object) -> bool:
 
 
 def _timeless(status: Mapping[str, Any]) -> dict[str, Any]:
-    conditions = [
-        {key: value for key, value in condition.items() if key != "lastTransitionTime"}
+    """Conditions by their type, without their times."""
+    conditions = {
+        str(condition.get("type")): {key: value for key, value in condition.items() if key != "lastTransitionTime"}
         for condition in status.get("conditions") or ()
-    ]
-    return {**status, "conditions": sorted(conditions, key=lambda condition: str(condition.get("type")))}
+    }
+    return {**status, "conditions": conditions}

@@ -19,6 +19,7 @@ import aiohttp
 
 from slmpack.adapters.clock import SystemClock
 from slmpack.adapters.tables import bundled_config
+from slmpack.domain.internal import internal_problem
 from slmpack.domain.reasons import Reason
 from slmpack.domain.snapshot import ModelUnknown
 from slmpack.ports import Clock, ModelSource
@@ -34,6 +35,8 @@ LIMITS = aiohttp.ClientTimeout(total=30, sock_connect=5, sock_read=10)
 FIRST_RETRY_SECONDS = 5.0
 LAST_RETRY_SECONDS = 300.0
 CONCURRENT_FETCHES = 8
+KEPT_SECONDS = 3600.0
+"""What no lookup has asked for in this long is forgotten: every cycle asks for all that is in use."""
 
 Config = Mapping[str, object]
 
@@ -68,6 +71,7 @@ class HubModels:
         self._clock = clock or SystemClock()
         self._known: dict[tuple[str, str], Config] = {}
         self._failed: dict[tuple[str, str], _Failure] = {}
+        self._asked_at: dict[tuple[str, str], float] = {}
         self._fetches: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(CONCURRENT_FETCHES)
         self._session: aiohttp.ClientSession | None = None
@@ -88,6 +92,7 @@ class HubModels:
             message = f"the operator cannot read {source}; put the model's config.json into spec.model.config"
             return ModelUnknown(reason=Reason.MODEL_UNAVAILABLE, message=message)
         wanted = (source.removeprefix(SCHEME), revision or "main")
+        self._asked_at[wanted] = self._clock.monotonic()
         if wanted in self._known:
             return self._known[wanted]
         failure = self._failed.get(wanted)
@@ -100,9 +105,7 @@ class HubModels:
         return ModelUnknown(reason=Reason.MODEL_PENDING, message=f"config.json of {source} is being fetched")
 
     async def _fetch(self, repo: str, revision: str) -> None:
-        async with self._slots:
-            cached = await asyncio.to_thread(self._read_cache, repo, revision)
-            found = await self._download(repo, revision) if cached is None else cached
+        found = await self._find(repo, revision)
         wanted = (repo, revision)
         if isinstance(found, ModelUnknown):
             before = self._failed.get(wanted)
@@ -114,7 +117,25 @@ class HubModels:
             self._known[wanted] = found
             self._failed.pop(wanted, None)
         self._fetches.pop(wanted, None)
+        self._forget()
         self._wake()
+
+    def _forget(self) -> None:
+        since = self._clock.monotonic() - KEPT_SECONDS
+        for wanted in [of for of, asked in self._asked_at.items() if asked < since]:
+            del self._asked_at[wanted]
+            self._known.pop(wanted, None)
+            self._failed.pop(wanted, None)
+
+    async def _find(self, repo: str, revision: str) -> Config | ModelUnknown:
+        try:
+            async with self._slots:
+                cached = await asyncio.to_thread(self._read_cache, repo, revision)
+                return await self._download(repo, revision) if cached is None else cached
+        except Exception as error:  # one model's bug must not be asked for again without a pause
+            problem = internal_problem(error, during=f"fetching config.json of {SCHEME}{repo}")
+            logger.exception("%s", problem.message)
+            return ModelUnknown(reason=problem.reason, message=problem.message)
 
     async def _download(self, repo: str, revision: str) -> Config | ModelUnknown:
         if self._settings.offline:
@@ -184,17 +205,25 @@ class HubModels:
 
 
 class BundledFirst:
-    """`ports.ModelSource` that knows the models whose configs ship with slmpack, and asks another for the rest."""
+    """`ports.ModelSource` that knows the models whose configs ship with slmpack, and asks another for the rest.
+
+    What ships is a model's main revision as it was; any other is asked for.
+    """
 
     def __init__(self, other: ModelSource) -> None:
         self._other = other
-        self._bundled: dict[str, Config | None] = {}
+        self._bundled: dict[str, Config] = {}
 
     def lookup(self, *, source: str, revision: str | None) -> Config | ModelUnknown:
         """The bundled config where there is one."""
+        if revision not in {None, "main"}:
+            return self._other.lookup(source=source, revision=revision)
         if source not in self._bundled:
-            self._bundled[source] = bundled_config(source.removeprefix(SCHEME))
-        return self._bundled[source] or self._other.lookup(source=source, revision=revision)
+            config = bundled_config(source.removeprefix(SCHEME))
+            if config is None:
+                return self._other.lookup(source=source, revision=revision)
+            self._bundled[source] = config
+        return self._bundled[source]
 
 
 def _parse(repo: str, content: bytes) -> Config | ModelUnknown:

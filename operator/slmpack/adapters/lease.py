@@ -2,6 +2,9 @@
 
 Times of other holders are never compared with our clock: a foreign Lease has expired when we have watched it stay
 the same for its whole duration.
+
+The fence, in seconds after a renewal was asked for: 6 the next one is; 18 held ends, and no write is begun after; 28 the
+last write that was begun has ended or was given up (`adapters.cluster` sees to that); 30 another may take the Lease.
 """
 
 from __future__ import annotations
@@ -15,15 +18,19 @@ from typing import Any, Protocol
 from slmpack.adapters.resources import LEASES
 from slmpack.ports import Clock, Conflict, Forbidden, NotFound, PortError
 
-__all__ = ["LeaseClient", "LeaseLock"]
+__all__ = ["DURATION_SECONDS", "SLACK_SECONDS", "WRITE_SECONDS", "LeaseClient", "LeaseLock"]
 
 logger = logging.getLogger(__name__)
 
-DURATION_SECONDS = 15
-RENEW_SECONDS = 4.0
+DURATION_SECONDS = 30
+RENEW_SECONDS = 6.0
 RETRY_SECONDS = 1.0
-SLACK_SECONDS = 3.0
+STEP_SECONDS = 5.0
+"""A try that hangs must leave time for another one before held ends."""
+SLACK_SECONDS = 12.0
 """Held ends this long before others may take over: a write in flight then ends before theirs begin."""
+WRITE_SECONDS = 10.0
+"""A write takes at most this long, its reads, retries and its wait for a connection included."""
 
 
 class LeaseClient(Protocol):
@@ -73,7 +80,10 @@ class LeaseLock:
         while True:
             before, said = self.held, self._holder
             try:
-                await self.step()
+                async with asyncio.timeout(STEP_SECONDS):
+                    await self.step()
+            except TimeoutError:
+                self._holder = f"no answer within {STEP_SECONDS:g} s"
             except PortError as error:
                 self._holder = self._explain(error)
             if before != self.held:

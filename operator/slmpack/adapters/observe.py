@@ -26,6 +26,7 @@ from slmpack.adapters.views import Bystander, bystander, node_view, pod_view
 from slmpack.api.translate import translate
 from slmpack.api.v1alpha1 import SLMDeployment
 from slmpack.domain.engine import EngineTable
+from slmpack.domain.internal import internal_problem
 from slmpack.domain.model import ModelProfile, UnknownLayout, parse_model_config
 from slmpack.domain.reasons import Reason
 from slmpack.domain.snapshot import (
@@ -47,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 RELIST_SECONDS = 300.0
 COUNT_SECONDS = 15.0
+RECOUNT_SECONDS = 5.0
+"""A watch may lag behind a busy cluster by some seconds: the number must be wrong twice."""
 
 
 class Lister(Protocol):
@@ -84,7 +87,9 @@ class _Feed:
     suspect: bool = True
     """LIST at once."""
     uncounted: bool = False
-    """Count at once."""
+    """Count at once, and believe it: the watch has begun anew."""
+    miscounted: bool = False
+    """Whether the last count was another than ours."""
     counts: bool = field(default=True)
     """Whether the API server can count it: not with a selector."""
 
@@ -119,6 +124,7 @@ class Observer:
             PODS: _Feed(path=PODS.path(), store=self._pods, beside=self._bystanders),
         }
         self._demands: dict[str, tuple[object, Demand | Rejected]] = {}
+        self._bugs: dict[str, Rejected] = {}
 
     @property
     def complete(self) -> bool:
@@ -168,6 +174,11 @@ class Observer:
         """Of all pods that concern us."""
         return {pod.uid for pod in self._pods.values()}
 
+    @property
+    def deployment_uids(self) -> set[str]:
+        """Of all SLMDeployments."""
+        return {record.uid for record in self._deployments.values()}
+
     def status_of(self, key: Key) -> Mapping[str, Any]:
         """An SLMDeployment's status as the API server has it."""
         record = self._deployments.get(key)
@@ -178,6 +189,7 @@ class Observer:
         records = list(self._deployments.values())
         alive = {record.uid for record in records}
         self._demands = {uid: demand for uid, demand in self._demands.items() if uid in alive}
+        self._bugs = {uid: rejected for uid, rejected in self._bugs.items() if uid in alive}
         return Snapshot(
             now=self._clock.now(),
             deployments=tuple(self._view(record) for record in records),
@@ -200,11 +212,16 @@ class Observer:
             return True
         if not feed.counts or not (feed.uncounted or now - feed.counted_at >= COUNT_SECONDS):
             return False
-        feed.uncounted, feed.counted_at = False, now
+        sure, feed.uncounted, feed.counted_at = feed.uncounted or feed.miscounted, False, now
         there = await self._client.count(feed.path)
-        if there != len(feed.store):
-            logger.info("%s: the cluster has %d, we know %d: listing anew", feed.path, there, len(feed.store))
-        return there != len(feed.store)
+        feed.miscounted = there != len(feed.store)
+        if not feed.miscounted:
+            return False
+        if not sure:
+            feed.counted_at = now - COUNT_SECONDS + RECOUNT_SECONDS
+            return False
+        logger.info("%s: the cluster has %d, we know %d: listing anew", feed.path, there, len(feed.store))
+        return True
 
     async def _list(self, feed: _Feed) -> None:
         feed.suspect = True
@@ -214,6 +231,7 @@ class Observer:
             feed.beside.replace(items, version=version)
         if feed.store.replace(items, version=version):
             feed.suspect, feed.listed_at, feed.counted_at = False, started, started
+            feed.miscounted = False
         else:
             logger.warning("%s: the list (%s) is older than one before; it is not used", feed.path, version)
 
@@ -229,18 +247,32 @@ class Observer:
         )
 
     def _demand(self, record: DeploymentRecord) -> Demand | Rejected:
-        """Translated once for each change of the spec, the model or the priority."""
+        """A bug that one spec or model meets rejects that one; the log has its trace once."""
         if not isinstance(record.parsed, SLMDeployment):
             return Rejected(problems=record.parsed)
-        config = self._config(record.parsed)
-        priority = self._priority(record.parsed)
-        known = self._demands.get(record.uid)
-        made_from = (record.parsed, config, priority)
+        try:
+            demand = self._translated(record.uid, record.parsed)
+        except Exception as error:  # one SLMDeployment's bug must not stop the others
+            problem = internal_problem(error, during="reading the spec and the model's config.json")
+            rejected = Rejected(problems=(problem,))
+            if self._bugs.get(record.uid) != rejected:
+                logger.exception("%s: %s", record.key, problem.message)
+            self._bugs[record.uid] = rejected
+            return rejected
+        self._bugs.pop(record.uid, None)
+        return demand
+
+    def _translated(self, uid: str, deployment: SLMDeployment) -> Demand | Rejected:
+        """Translated once for each change of the spec, the model or the priority."""
+        config = self._config(deployment)
+        priority = self._priority(deployment)
+        known = self._demands.get(uid)
+        made_from = (deployment, config, priority)
         if known is not None and known[0] == made_from:
             return known[1]
-        model = config if isinstance(config, ModelUnknown) else _profile(record.parsed, config)
-        demand = translate(record.parsed, model=model, priority=priority, engines=self._engines)
-        self._demands[record.uid] = (made_from, demand)
+        model = config if isinstance(config, ModelUnknown) else _profile(deployment, config)
+        demand = translate(deployment, model=model, priority=priority, engines=self._engines)
+        self._demands[uid] = (made_from, demand)
         return demand
 
     def _config(self, deployment: SLMDeployment) -> Mapping[str, object] | ModelUnknown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,10 +12,13 @@ from slmpack.adapters.views import controller_uid
 from slmpack.api.parse import parse_metadata, parse_slmdeployment, parse_status
 from slmpack.api.status import SLMDeploymentStatus
 from slmpack.api.v1alpha1 import SLMDeployment
+from slmpack.domain.internal import internal_problem
 from slmpack.domain.reasons import Problem
 from slmpack.domain.snapshot import Condition, Key
 
 __all__ = ["DeploymentRecord", "PriorityRecord", "ServiceRecord", "read_deployment", "read_priority", "read_service"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +68,18 @@ def read_deployment(raw: Mapping[str, Any]) -> DeploymentRecord | None:
         generation=meta.generation,
         created=meta.creation_timestamp or datetime.fromtimestamp(0, UTC),
         deleting=meta.deletion_timestamp is not None,
-        parsed=parse_slmdeployment({key: value for key, value in raw.items() if key != "status"}),
+        parsed=_parsed(raw),
         status=raw.get("status") or {},
         conditions=_conditions(parse_status(raw)),
     )
+
+
+def _parsed(raw: Mapping[str, Any]) -> SLMDeployment | tuple[Problem, ...]:
+    try:
+        return parse_slmdeployment({key: value for key, value in raw.items() if key != "status"})
+    except Exception as error:  # one SLMDeployment's bug must not keep the others from being listed
+        logger.exception("%s: the spec cannot be read", raw["metadata"]["name"])
+        return (internal_problem(error, during="reading the spec"),)
 
 
 def read_service(raw: Mapping[str, Any]) -> ServiceRecord:

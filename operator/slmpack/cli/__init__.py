@@ -171,6 +171,7 @@ def run(**options: Any) -> int:  # noqa: ANN401 - click checks them
         namespace=options["namespace"],
         node_selector=options["node_selector"],
         lease_namespace=options["lease_namespace"],
+        identity=os.environ.get("POD_NAME") or None,
         host=host,
         port=port,
         hub=hub_settings(),

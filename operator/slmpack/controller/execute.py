@@ -1,7 +1,8 @@
 """A plan's writes, in its order: ends and deletes, then pods as D4b ranks them, then Services.
 
-A refusal is an outcome, which status reports, and is not asked again before its back-off has passed. No answer is an
-error: the rest is left, and the loop tries again from a fresh look.
+A refusal is an outcome, which status reports, and is not asked again before its back-off has passed. So is a bug that
+one SLMDeployment meets: it must not keep the others from being served. No answer is an error: the rest is left, and the
+loop tries again from a fresh look.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
 from slmpack.domain.engine import EngineTable
+from slmpack.domain.internal import internal_problem
 from slmpack.domain.plan import Action, ClusterPlan, CreatePod, DeletePod, DeploymentPlan, EndPod, Outcome
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.snapshot import Demand, Key
@@ -102,7 +104,8 @@ class Executor:
 
     def _create(self, run: _Run, action: CreatePod) -> Callable[[], Awaitable[None]]:
         async def work() -> None:
-            await self._cluster.create(render_pod(action, engines=self._engines))
+            if not await self._cluster.create(render_pod(action, engines=self._engines)):
+                return  # an answer of ours got lost: it was made and is there
             where = f"{action.record.share} on {action.placement.node}"
             logger.info("%s: create %s: %s", action.deployment.key, action.name, where)
             self._telemetry.wrote("create")
@@ -133,19 +136,25 @@ class Executor:
                 logger.warning("%s: no answer to a write: %s", key, error)
                 run.broken = run.broken or error
                 return
-            outcome = Outcome(deployment=key, pod=name, problem=_problem(error, name=name))
-            logger.warning("%s: %s: %s", key, outcome.problem.reason.value, outcome.problem.message)
-            run.outcomes.append(outcome)
-            pause = min(known.pause * 2, LAST_PAUSE_SECONDS) if known else FIRST_PAUSE_SECONDS
-            retry_at = self._clock.monotonic() + pause
-            self._refusals[key, name] = _Refusal(made_from=made_from, outcome=outcome, pause=pause, retry_at=retry_at)
+            problem = _problem(error, name=name)
+            logger.warning("%s: %s: %s", key, problem.reason.value, problem.message)
+        except Exception as error:  # one SLMDeployment's bug must not stop the others
+            problem = internal_problem(error, during=f"writing the pod {name}" if name else "writing the Service")
+            if known is None or known.outcome.problem != problem:
+                logger.exception("%s: %s", key, problem.message)
         else:
             self._refusals.pop((key, name), None)
+            return
+        outcome = Outcome(deployment=key, pod=name, problem=problem)
+        run.outcomes.append(outcome)
+        pause = min(known.pause * 2, LAST_PAUSE_SECONDS) if known else FIRST_PAUSE_SECONDS
+        retry_at = self._clock.monotonic() + pause
+        self._refusals[key, name] = _Refusal(made_from=made_from, outcome=outcome, pause=pause, retry_at=retry_at)
 
     def _forget(self, plan: ClusterPlan) -> None:
         """A write that the plan no longer asks for is no longer refused."""
         asked = {(action_key(action), pod_of(action)) for action in plan.actions}
-        asked |= {(part.deployment.key, "") for part in plan.deployments}
+        asked |= {(part.deployment.key, "") for part in plan.deployments if _is_served(part)}
         self._refusals = {at: refusal for at, refusal in self._refusals.items() if at in asked}
 
 

@@ -101,6 +101,7 @@ class PlannerLoop:
         """Done, but not told by an event yet."""
         self._told_at = self._last_turn
         self._trouble = "no turn has ended yet"
+        self._obstacle = ""
 
     @property
     def age_seconds(self) -> float:
@@ -110,9 +111,16 @@ class PlannerLoop:
     @property
     def trouble(self) -> str:
         """Why the operator is not ready; empty if it is."""
+        if self._obstacle:
+            return self._obstacle
         if not self._parts.leadership.held:
             return f"standby: {self._parts.leadership.holder}"
         return self._trouble
+
+    def put_off(self, why: str) -> None:
+        """Say that turns cannot begin yet; it counts as a turn, as a dead API server must not end the operator."""
+        self._last_turn = self._parts.clock.monotonic()
+        self._obstacle = f"not started yet: {why}"
 
     def stop(self) -> None:
         """End after the turn in progress."""
@@ -121,6 +129,7 @@ class PlannerLoop:
 
     async def run(self) -> None:
         """Turn until stopped."""
+        self._obstacle = ""
         while not self._stopping:
             pause = await self.turn()
             if not self._stopping:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,10 +20,10 @@ from slmpack.api.status import (
 )
 from slmpack.controller.execute import Execution, action_key
 from slmpack.domain.conditions import Verdict, judge
-from slmpack.domain.plan import Action, ClusterPlan, CreatePod, DeploymentPlan
+from slmpack.domain.plan import Action, ClusterPlan, CreatePod, DeploymentPlan, Outcome
 from slmpack.domain.reasons import Reason
 from slmpack.domain.snapshot import DeploymentView, Key
-from slmpack.ports import Clock, Cluster, Conflict, Leadership, NotFound, PortError, Telemetry
+from slmpack.ports import Clock, Cluster, Conflict, Leadership, NotFound, PortError, Telemetry, Unavailable
 from slmpack.render.names import API_VERSION, KIND, selector_string
 
 __all__ = ["Reporter", "status_of"]
@@ -30,6 +31,15 @@ __all__ = ["Reporter", "status_of"]
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 16
+FIRST_PAUSE_SECONDS = 10.0
+LAST_PAUSE_SECONDS = 300.0
+SHORT = 253
+MESSAGE = 32768
+"""Characters, as the CRD allows them (api.status)."""
+NOTE_BYTES = 1024
+"""As events.k8s.io/v1 allows."""
+NAME_START = 200
+"""Characters of an SLMDeployment's name that begin an event's, which has 253."""
 NORMAL = frozenset(
     reason.value
     for reason in (
@@ -41,15 +51,25 @@ NORMAL = frozenset(
         Reason.ROLLOUT,
         Reason.SCALED_DOWN,
         Reason.REPLACED,
-        Reason.DELETED,
         Reason.MODEL_PENDING,
     )
 )
 """Reasons that are no cause for a warning."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refused:
+    """A status that could not be made, or that the API server refused."""
+
+    generation: int
+    """A changed spec is tried at once."""
+    said: str
+    pause: float
+    retry_at: float
+
+
 class Reporter:
-    """Writes status and events."""
+    """Writes status and events. What goes wrong with one SLMDeployment's is put off and keeps no other from its own."""
 
     def __init__(self, cluster: Cluster, *, leadership: Leadership, clock: Clock, telemetry: Telemetry) -> None:
         self._cluster = cluster
@@ -58,20 +78,21 @@ class Reporter:
         self._telemetry = telemetry
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._events = 0
+        self._refused: dict[str, _Refused] = {}
 
     async def report(self, plan: ClusterPlan, execution: Execution) -> PortError | None:
-        """Say of every deployment what is, and of every deed why; the first error, if a status was not written."""
+        """Say of every deployment what is, and of every deed why; the first error, if the API server gave no answer."""
         now = self._clock.now()
         outcomes = {
             part.deployment.key: [o for o in execution.outcomes if o.deployment == part.deployment.key]
             for part in (plan.deployments if execution.outcomes else ())
         }
-        verdicts = {
-            part.deployment.key: judge(part, outcomes=outcomes.get(part.deployment.key, ()), now=now)
-            for part in plan.deployments
-        }
+        alive = {part.deployment.uid for part in plan.deployments}
+        self._refused = {uid: refused for uid, refused in self._refused.items() if uid in alive}
+        judged = [(part, self._judge(part, outcomes.get(part.deployment.key, ()), now)) for part in plan.deployments]
+        verdicts = {part.deployment.key: verdict for part, verdict in judged if verdict is not None}
         products = _products(plan)
-        written = [self._write(part, verdicts[part.deployment.key], products) for part in plan.deployments]
+        written = [self._write(part, verdict, products) for part, verdict in judged if verdict is not None]
         errors = await asyncio.gather(*written)
         views = {part.deployment.key: part.deployment for part in plan.deployments}
         deeds = [(views[key], action) for action in execution.done if (key := action_key(action)) in views]
@@ -79,27 +100,51 @@ class Reporter:
         self._telemetry.judged(verdicts)
         return next((error for error in errors if error is not None), None)
 
+    def _judge(self, part: DeploymentPlan, outcomes: Sequence[Outcome], now: datetime) -> Verdict | None:
+        try:
+            return judge(part, outcomes=outcomes, now=now)
+        except Exception as error:  # one SLMDeployment's bug must not silence the others
+            self._put_off(part.deployment, error)
+            return None
+
     async def _write(self, part: DeploymentPlan, verdict: Verdict, products: Mapping[Key, str]) -> PortError | None:
         view = part.deployment
-        status = status_of(part, verdict, product=products.get(view.key))
-        if view.deleting:
-            return None
         async with self._slots:
-            if not self._leadership.held:
+            if view.deleting or not self._leadership.held or self._must_wait(view):
                 return None
             try:
+                status = status_of(part, verdict, product=products.get(view.key))
                 changed = await self._cluster.apply_status(
                     namespace=view.key.namespace, name=view.key.name, uid=view.uid, status=status
                 )
             except (NotFound, Conflict):
                 return None  # deleted meanwhile
-            except PortError as error:
+            except Unavailable as error:
                 logger.warning("%s: status not written: %s", view.key, error)
                 return error
+            except Exception as error:  # a refusal, or a bug: this one's status waits, the others' are written
+                self._put_off(view, error)
+                return None
+        self._refused.pop(view.uid, None)
         if changed:
             self._telemetry.wrote("status")
             await self._tell_turn(view, verdict)
         return None
+
+    def _must_wait(self, view: DeploymentView) -> bool:
+        known = self._refused.get(view.uid)
+        return known is not None and known.generation == view.generation and self._clock.monotonic() < known.retry_at
+
+    def _put_off(self, view: DeploymentView, error: Exception) -> None:
+        """Log it once, and try again later and later."""
+        known = self._refused.get(view.uid)
+        said = f"{type(error).__name__}: {error}"
+        if known is None or known.said != said:
+            trace = None if isinstance(error, PortError) else error
+            logger.error("%s: status not written: %s", view.key, said, exc_info=trace)
+        pause = min(known.pause * 2, LAST_PAUSE_SECONDS) if known else FIRST_PAUSE_SECONDS
+        retry_at = self._clock.monotonic() + pause
+        self._refused[view.uid] = _Refused(generation=view.generation, said=said, pause=pause, retry_at=retry_at)
 
     async def _tell_turn(self, view: DeploymentView, verdict: Verdict) -> None:
         """An event where Ready's reason is another one than the status had."""
@@ -122,7 +167,7 @@ class Reporter:
             "type": "Normal" if reason in NORMAL or action == "Create" else "Warning",
             "reason": reason,
             "action": action,
-            "note": note[:1024],
+            "note": _note(note),
             "regarding": {
                 "apiVersion": API_VERSION,
                 "kind": KIND,
@@ -154,14 +199,18 @@ def status_of(part: DeploymentPlan, verdict: Verdict, *, product: str | None) ->
         outdated_replicas=verdict.outdated,
         selector=selector_string(part.deployment.key.name),
         per_gpu=part.per_gpu or None,
-        share=verdict.share or None,
+        share=_clip(verdict.share, SHORT) or None,
         gpu=product,
         reason=verdict.reason.value,
         max_model_len=part.max_model_len,
         footprint=_footprint(part),
         placements=_placements(part),
         unplaced=tuple(
-            UnplacedStatus(count=entry.count, reason=entry.problem.reason.value, message=entry.problem.message)
+            UnplacedStatus(
+                count=entry.count,
+                reason=entry.problem.reason.value,
+                message=_clip(entry.problem.message, MESSAGE),
+            )
             for entry in part.unplaced[:UNPLACED_MAX]
         ),
         conditions=tuple(
@@ -171,7 +220,7 @@ def status_of(part: DeploymentPlan, verdict: Verdict, *, product: str | None) ->
                 observed_generation=condition.observed_generation,
                 last_transition_time=condition.last_transition.replace(microsecond=0),
                 reason=condition.reason,
-                message=condition.message,
+                message=_clip(condition.message, MESSAGE),
             )
             for condition in verdict.conditions
         ),
@@ -187,7 +236,7 @@ def _products(plan: ClusterPlan) -> dict[Key, str]:
         for block in bar.blocks:
             if block.deployment is not None and block.state not in {"planned", "waiting"}:
                 found.setdefault(block.deployment, set()).add(bar.product)
-    return {key: ", ".join(sorted(products))[:253] for key, products in found.items()}
+    return {key: _clip(", ".join(sorted(products)), SHORT) for key, products in found.items()}
 
 
 def _ternary(text: str) -> Any:  # noqa: ANN401 - validated by the model
@@ -216,10 +265,10 @@ def _placements(part: DeploymentPlan) -> tuple[PlacementStatus, ...]:
     counted = sorted((state for state in part.states if state.counts), key=lambda state: state.pod)
     return tuple(
         PlacementStatus(
-            pod=state.pod.name,
-            node=state.node,
-            resource=state.resource,
-            share=state.share,
+            pod=_clip(state.pod.name, SHORT),
+            node=_clip(state.node, SHORT),
+            resource=_clip(state.resource, SHORT),
+            share=_clip(state.share, SHORT),
             ready=state.ready,
             reason=state.problem.reason.value if state.problem else "",
         )
@@ -237,8 +286,20 @@ def _of_action(action: Action) -> Mapping[str, Any]:
 
 
 def _event_name(key: Key, moment: datetime, number: int) -> str:
-    return f"{key.name}.{int(moment.timestamp() * 1e6):x}.{number:x}"
+    return f"{key.name[:NAME_START].rstrip('-.')}.{int(moment.timestamp() * 1e6):x}.{number:x}"
 
 
 def _micro_time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _clip(text: str, most: int) -> str:
+    """At most so many characters. Half a surrogate pair, which JSON may hold and UTF-8 may not, becomes "?"."""
+    text = text.encode(errors="replace").decode()
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _note(text: str) -> str:
+    """At most so many bytes; the ellipsis has three."""
+    content = text.encode(errors="replace")
+    return content.decode() if len(content) <= NOTE_BYTES else f"{content[: NOTE_BYTES - 3].decode(errors='ignore')}…"

@@ -79,9 +79,10 @@ class Board:
             by_node.setdefault(where(pod) or "", []).append(pod)
         for node in nodes:
             self._seat(node, by_node.get(node.name, ()))
-        spots = {(c.node, c.offer.resource) for room in rooms.values() for c in room.candidates}
-        self._open = {(node, resource) for node, resource in spots if self._free[node][resource] > 0}
-        """Node and resource that suit some deployment and have a unit left."""
+        self._spots = {(c.node, c.offer.resource) for room in rooms.values() for c in room.candidates}
+        """Node and resource that suit some deployment."""
+        self._open = {(node, resource) for node, resource in self._spots if self._free[node][resource] > 0}
+        """Those that have a unit left."""
 
     def place(self, want: Want) -> bool:
         """Give `want` room, moving replicas of this plan aside if need be."""
@@ -118,6 +119,27 @@ class Board:
         if free.get("pods", 0) < 1:
             return Problem(reason=Reason.INSUFFICIENT_PODS, message=f"node {node} has no room for another pod")
         return None
+
+    def would_inherit(self, victim: PodView, want: Want, *, before: Sequence[Want]) -> bool:
+        """Whether `want` would get the room that `victim` leaves, or one of `before` would that has none either."""
+        node = where(victim)
+        if node is None or node not in self._free:
+            return False
+        self._leave(victim, node, sign=1)
+        heir = next((other for other in (*before, want) if self._fits_on(other, node)), None)
+        self._leave(victim, node, sign=-1)
+        return heir is want
+
+    def _fits_on(self, want: Want, node: str) -> bool:
+        return any(c.node == node and self._fits(want, c) for c in self._rooms[want.deployment].candidates)
+
+    def _leave(self, pod: PodView, node: str, *, sign: int) -> None:
+        free = self._free[node]
+        for name, amount in {**pod.requests, "pods": 1}.items():
+            free[name] = free.get(name, 0) + sign * amount
+            self._update_open(node, name)
+        if pod.record is not None:
+            self._count[pod.record.deployment, node] = self._count.get((pod.record.deployment, node), 0) - sign
 
     def _seat(self, node: GpuNode, pods: Sequence[PodView]) -> None:
         resources = {offer.resource for offer in node.offers}
@@ -209,7 +231,10 @@ class Board:
             free[name] = free.get(name, 0) - sign * amount
         self._in_use[node] += sign
         self._count[want.deployment, node] = self._count.get((want.deployment, node), 0) + sign
-        if free[resource] > 0:
-            self._open.add((node, resource))
-        else:
+        self._update_open(node, resource)
+
+    def _update_open(self, node: str, resource: str) -> None:
+        if self._free[node][resource] <= 0:
             self._open.discard((node, resource))
+        elif (node, resource) in self._spots:
+            self._open.add((node, resource))

@@ -21,7 +21,7 @@ from slmpack.domain.sharing import Mode, describe_share, limit_bytes, mode_of
 from slmpack.domain.sizing import Need, fit_settings, nearest_fit, need_bytes, usable_bytes
 from slmpack.domain.snapshot import Demand, Key, PodView, Policy, Taint, Toleration
 
-__all__ = ["GPU_TOLERATION", "Packed", "candidates_for", "pack", "unhindered"]
+__all__ = ["GPU_TOLERATION", "Packed", "Packing", "candidates_for", "pack", "unhindered"]
 
 GPU_TOLERATION = Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
 CONDITION_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
@@ -36,6 +36,14 @@ class Packed:
     candidate: Candidate | None
     problem: Problem | None
     """Why it has no room; None if it has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packing:
+    """The result for all, and the room as they leave it."""
+
+    packed: tuple[Packed, ...]
+    board: Board
 
 
 _TELLING = (
@@ -75,13 +83,13 @@ def candidates_for(demand: Demand, need: Need, nodes: Sequence[GpuNode], policy:
 
 def pack(
     wants: Sequence[Want], rooms: Mapping[Key, Room], nodes: Sequence[GpuNode], pods: Sequence[PodView], policy: Policy
-) -> tuple[Packed, ...]:
+) -> Packing:
     """Place `wants`, first come first served, around the pods that are there. Same order out as in."""
     board = Board(rooms=rooms, nodes=nodes, pods=pods)
     _fill(board, wants, board.place)
     full = _fill(board, wants, board.place_directly)  # replicas that stepped aside may have left CPU or memory behind
     problems = {key: _explain(want, rooms[key], board, policy) for key, want in full.items()}
-    return tuple(
+    packed = tuple(
         Packed(
             want=want,
             candidate=board.placed.get(want.id),
@@ -89,6 +97,7 @@ def pack(
         )
         for want in wants
     )
+    return Packing(packed=packed, board=board)
 
 
 def _fill(board: Board, wants: Sequence[Want], place: Callable[[Want], bool]) -> dict[Key, Want]:

@@ -13,11 +13,12 @@ from datetime import datetime
 from slmpack.domain.account import Decided, account_for
 from slmpack.domain.board import Candidate, Want
 from slmpack.domain.case import Case, World, open_cases
-from slmpack.domain.packing import Packed, pack
+from slmpack.domain.inventory import where
+from slmpack.domain.packing import Packed, Packing, pack
 from slmpack.domain.picture import draw_bars
 from slmpack.domain.plan import ClusterPlan, CreatePod, DeletePod, DeploymentPlan, Placement
 from slmpack.domain.reasons import Problem, Reason
-from slmpack.domain.rollout import Missing, lowest_free_ordinals, retire
+from slmpack.domain.rollout import Missing, lowest_free_ordinals, retire, start_budget
 from slmpack.domain.sharing import describe_share, starts_alone
 from slmpack.domain.sizing import Need
 from slmpack.domain.snapshot import Demand, Key, PodView, Policy, ReplicaRecord, Snapshot
@@ -34,6 +35,11 @@ class _Queued:
     case: Case
     demand: Demand
     missing: Missing
+    order: _Order
+
+
+_Order = tuple[bool, int, int, datetime, Key]
+"""A rollout's extra replica after all that are missing; then D4b: priority, nth replica, creation, namespace/name."""
 
 
 def plan_cluster(snapshot: Snapshot, policy: Policy) -> ClusterPlan:
@@ -41,13 +47,14 @@ def plan_cluster(snapshot: Snapshot, policy: Policy) -> ClusterPlan:
     world = World.read(snapshot, policy)
     cases = open_cases(world)
     queue = _order(cases)
-    packed = _pack(cases, queue, world, snapshot.pods)
-    replaced = _one_old_first(cases, queue, packed, world)
+    rooms = {case.view.key: case.room for case in cases if case.room is not None}
+    packing = pack([queued.want for queued in queue], rooms, world.nodes, _holding(snapshot.pods, cases), policy)
+    replaced = _one_old_first(cases, queue, packing)
     ending = [d for case in cases if case.book for d in case.book.deletes] + list(replaced.values())
     ends = tuple(e for case in cases if case.book for e in case.book.ends)
     turns = Turns(pods=snapshot.pods, ending={d.uid for d in ending} | {e.uid for e in ends})
     deletes = tuple(d for d in ending if turns.may_end(d))
-    plans = _take_turns(cases, queue, packed, replaced, turns, world)
+    plans = _take_turns(cases, queue, packing.packed, replaced, turns, world)
     return ClusterPlan(
         deployments=plans,
         actions=(*ends, *deletes, *_in_order(queue, plans)),
@@ -56,44 +63,55 @@ def plan_cluster(snapshot: Snapshot, policy: Policy) -> ClusterPlan:
     )
 
 
+def _holding(pods: Sequence[PodView], cases: Sequence[Case]) -> list[PodView]:
+    """All pods but those that go without ever having been bound: they hold nothing."""
+    books = [case.book for case in cases if case.book is not None]
+    unbound = {d.uid for book in books for d in book.deletes if d.problem.reason is Reason.UNSCHEDULABLE}
+    return [pod for pod in pods if pod.uid not in unbound]
+
+
 def _order(cases: Sequence[Case]) -> tuple[_Queued, ...]:
-    """D4b: priority, every SLMDeployment's first replica before anyone's second, creation time, namespace/name."""
-    queue: list[tuple[tuple[int, int, datetime, Key], Case, Demand, Need, Missing]] = []
+    """Who gets room first."""
+    queue: list[tuple[_Order, Case, Demand, Need, Missing]] = []
     for case in cases:
         if case.book is None or case.need is None or case.demand is None:
             continue
         for offset, missing in enumerate(case.book.missing):
-            order = (-case.demand.priority, len(case.book.live) + offset, case.view.created, case.view.key)
+            order = _rank(case, case.demand, nth=len(case.book.live) + offset, surge=case.book.surge)
             queue.append((order, case, case.demand, case.need, missing))
     queue.sort(key=lambda entry: entry[0])
     return tuple(
-        _Queued(want=Want(id=n, deployment=case.view.key, need=need), case=case, demand=demand, missing=missing)
-        for n, (_, case, demand, need, missing) in enumerate(queue)
+        _Queued(
+            want=Want(id=n, deployment=case.view.key, need=need), case=case, demand=demand, missing=missing, order=order
+        )
+        for n, (order, case, demand, need, missing) in enumerate(queue)
     )
 
 
-def _pack(cases: Sequence[Case], queue: Sequence[_Queued], world: World, pods: Sequence[PodView]) -> tuple[Packed, ...]:
-    rooms = {case.view.key: case.room for case in cases if case.room is not None}
-    return pack([queued.want for queued in queue], rooms, world.nodes, pods, world.policy)
+def _rank(case: Case, demand: Demand, *, nth: int, surge: bool) -> _Order:
+    return surge, -demand.priority, nth, case.view.created, case.view.key
 
 
-def _one_old_first(
-    cases: Sequence[Case], queue: Sequence[_Queued], packed: Sequence[Packed], world: World
-) -> dict[Key, DeletePod]:
+def _one_old_first(cases: Sequence[Case], queue: Sequence[_Queued], packing: Packing) -> dict[Key, DeletePod]:
     """Rollouts without room for one more: the old pod whose end gives the new one a place, and only then."""
     result: dict[Key, DeletePod] = {}
+    unplaced = {q.want.deployment: q for q in reversed(queue) if packing.packed[q.want.id].candidate is None}
+    placed = {q.want.deployment for q in queue if packing.packed[q.want.id].candidate is not None}
     for case in cases:
-        book, key = case.book, case.view.key
-        if book is None or not book.rolling or book.deletes or any(pod.deleting for pod in case.pods):
+        blocked = unplaced.get(case.view.key)
+        if case.book is None or not case.book.rolling or case.book.deletes or blocked is None:
             continue
-        ours = [p for p in packed if p.want.deployment == key]
-        if not ours or any(p.candidate is not None for p in ours):
+        if case.view.key in placed:
             continue  # the next one has room already
-        for victim in sorted(book.old, key=lambda p: (p.ready, -_ordinal(p))):
-            rest = [pod for pod in world.snapshot.pods if pod.uid != victim.uid]
-            if _pack(cases, queue, world, rest)[ours[0].want.id].candidate is not None:
-                result[key] = retire(victim, Reason.ROLLOUT)
+        order = _rank(case, blocked.demand, nth=len(case.book.live) - 1, surge=False)
+        first = [q.want for q in unplaced.values() if q.order < order and q is not blocked]
+        spots: set[tuple[str | None, str]] = set()
+        for victim in sorted(case.book.old, key=lambda p: (p.ready, -_ordinal(p))):
+            spot = (where(victim), victim.record.resource if victim.record else "")
+            if spot not in spots and packing.board.would_inherit(victim, blocked.want, before=first):
+                result[case.view.key] = retire(victim, Reason.ROLLOUT)
                 break
+            spots.add(spot)
     return result
 
 
@@ -192,8 +210,7 @@ def _next_wake(cases: Sequence[Case], world: World) -> float | None:
         moments.extend(missing.not_before for missing in case.book.missing if missing.not_before is not None)
         for pod in case.book.live:
             if not pod.was_ready:
-                budget = case.demand.startup_budget if pod.node is not None else policy.schedule_budget
-                moments.append(pod.created + budget)
+                moments.append(pod.created + start_budget(pod, case.demand, policy))
             elif pod.ready_since is not None and case.book.graves:
                 moments.append(pod.ready_since + policy.failed_kept_for)
     future = [(moment - now).total_seconds() for moment in moments if moment > now]

@@ -55,8 +55,8 @@ class Reason(Enum):
     NODE_LOST = "NodeLost"
     CREATE_REFUSED = "CreateRefused"
     NAME_CONFLICT = "NameConflict"
+    INTERNAL = "InternalError"
     # ends (D4a's closed list, and what never was Ready)
-    DELETED = "Deleted"
     SCALED_DOWN = "ScaledDown"
     ROLLOUT = "Rollout"
     REPLACED = "Replaced"

@@ -8,14 +8,14 @@ the attempt count until its successor has been Ready for a while.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from slmpack.domain.plan import DeletePod, EndPod, RolloutState
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.snapshot import Demand, Key, PodPhase, PodView, Policy
 
-__all__ = ["Book", "Missing", "keep_book", "lowest_free_ordinals", "retire", "start_problem"]
+__all__ = ["Book", "Missing", "keep_book", "lowest_free_ordinals", "retire", "start_budget", "start_problem"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +86,9 @@ def keep_book(demand: Demand, pods: Sequence[PodView], policy: Policy, now: date
         graves=graves,
         deletes=tuple(deletes),
         ends=tuple(ends),
-        missing=_missing(
-            demand, max(0, short) + (1 if rolling and short <= 0 else 0), kept_graves, [*live, *dying], policy
+        missing=_instead(
+            _missing(demand, max(0, short) + (rolling and short <= 0), kept_graves, [*live, *dying], policy),
+            [pod for pod in expired if pod.node is None],
         ),
         surge=rolling and short <= 0,
         rolling=rolling,
@@ -151,7 +152,7 @@ def _end_late_starts(
     for pod in pods:
         if pod.was_ready or pod.finished or pod.deleting or pod.ended or pod.record is None:
             continue
-        budget = demand.startup_budget if pod.node is not None else policy.schedule_budget
+        budget = start_budget(pod, demand, policy)
         if now - pod.created < budget or (pod.node is None and not pod.unschedulable):
             continue
         expired.append(pod)
@@ -164,6 +165,14 @@ def _end_late_starts(
             )
             ends.append(EndPod(pod=pod.key, uid=pod.uid, deployment=pod.record.deployment, problem=problem))
     return ends, expired
+
+
+def start_budget(pod: PodView, demand: Demand, policy: Policy) -> timedelta:
+    """How long a pod may take to become Ready, or, while it is not bound, to be bound: longer with each attempt."""
+    if pod.node is not None or pod.record is None:
+        return demand.startup_budget
+    doubled: timedelta = policy.schedule_budget * 2 ** min(pod.record.attempt - 1, 16)
+    return min(doubled, policy.schedule_budget_max)
 
 
 def _stopped(demand: Demand, graves: Sequence[PodView], old: Sequence[PodView], policy: Policy) -> Problem | None:
@@ -199,10 +208,18 @@ def _rollout_state(
 
 def _missing(
     demand: Demand, count: int, graves: Sequence[PodView], unfinished: Sequence[PodView], policy: Policy
-) -> tuple[Missing, ...]:
+) -> list[Missing]:
     open_graves = [g for g in graves if _hash(g) == demand.spec_hash and _successor(g, unfinished) is None]
     result = [_after(grave, policy) for grave in open_graves[:count]]
-    return (*result, *(Missing(attempt=1, replaces="", not_before=None) for _ in range(count - len(result))))
+    return [*result, *(Missing(attempt=1, replaces="", not_before=None) for _ in range(count - len(result)))]
+
+
+def _instead(missing: Sequence[Missing], unbound: Sequence[PodView]) -> tuple[Missing, ...]:
+    """What was never bound is made again at once, and remembers how often: its next time to be bound is longer."""
+    attempts = [pod.record.attempt + 1 for pod in unbound if pod.record is not None]
+    fresh = [n for n, entry in enumerate(missing) if not entry.replaces]
+    again = dict(zip(fresh, attempts, strict=False))
+    return tuple(replace(entry, attempt=again.get(n, entry.attempt)) for n, entry in enumerate(missing))
 
 
 def _after(grave: PodView, policy: Policy) -> Missing:

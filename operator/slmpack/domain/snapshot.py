@@ -242,7 +242,8 @@ class Policy:
     failed_kept_for: timedelta = timedelta(minutes=10)
     """A failed pod is kept until its successor has been Ready this long."""
     schedule_budget: timedelta = timedelta(seconds=60)
-    """A pod that the scheduler cannot bind for this long is deleted and planned again."""
+    """A pod that the scheduler cannot bind for this long is deleted and planned again; twice as long each time."""
+    schedule_budget_max: timedelta = timedelta(hours=1)
     render_version: str = "1"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from slmpack.adapters.hub import LARGEST_BYTES, BundledFirst, HubModels, HubSettings
+from slmpack.adapters.hub import KEPT_SECONDS, LARGEST_BYTES, BundledFirst, HubModels, HubSettings
 from slmpack.domain.reasons import Reason
 from slmpack.domain.snapshot import ModelUnknown
 from tests.support.fake_clock import FakeClock
@@ -128,3 +128,42 @@ async def test_bundled_models_need_no_hub() -> None:
         found = BundledFirst(models).lookup(source="hf://Qwen/Qwen2.5-0.5B-Instruct", revision=None)
     assert isinstance(found, dict)
     assert found["model_type"] == "qwen2"
+
+
+async def test_another_revision_of_a_bundled_model_is_asked_for() -> None:
+    async with HubModels(HubSettings(offline=True), wake=lambda: None) as models:
+        bundled = BundledFirst(models)
+        source = "hf://Qwen/Qwen2.5-0.5B-Instruct"
+        assert isinstance(bundled.lookup(source=source, revision="main"), dict)
+        found = bundled.lookup(source=source, revision="abc123")
+    assert isinstance(found, ModelUnknown)
+    assert found.reason is Reason.MODEL_PENDING
+
+
+async def test_what_nobody_asks_for_any_more_is_forgotten(hub: Hub) -> None:
+    woken, clock = asyncio.Event(), FakeClock()
+    async with HubModels(HubSettings(endpoint=hub.url), wake=woken.set, clock=clock) as models:
+        for revision in ("old", "used"):
+            await _ask(models, woken, "good", revision)
+        clock.advance(KEPT_SECONDS + 1)
+        assert models.lookup(source="hf://org/good", revision="used") == {"hidden_size": 8}
+        await _ask(models, woken, "good", "new")
+        assert models.lookup(source="hf://org/good", revision="used") == {"hidden_size": 8}
+        assert isinstance(models.lookup(source="hf://org/good", revision="old"), ModelUnknown)
+
+
+async def test_a_bug_in_fetching_waits_its_back_off(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    woken, asked = asyncio.Event(), 0
+
+    async def buggy(*_: object) -> object:
+        nonlocal asked
+        asked += 1
+        raise KeyError("bug")
+
+    monkeypatch.setattr(HubModels, "_download", buggy)
+    async with HubModels(HubSettings(endpoint=hub.url), wake=woken.set, clock=FakeClock()) as models:
+        found = await _ask(models, woken, "good")
+        await asyncio.sleep(0)
+    assert isinstance(found, ModelUnknown)
+    assert found.reason is Reason.INTERNAL
+    assert asked == 1

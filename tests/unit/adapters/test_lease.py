@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from slmpack.adapters.lease import DURATION_SECONDS, LeaseLock
+from slmpack.adapters import lease as module
+from slmpack.adapters.lease import (
+    DURATION_SECONDS,
+    RENEW_SECONDS,
+    SLACK_SECONDS,
+    STEP_SECONDS,
+    WRITE_SECONDS,
+    LeaseLock,
+)
 from slmpack.devcluster.client import StoreApi
 from slmpack.devcluster.store import Store
 from slmpack.ports import Unavailable
@@ -75,7 +84,7 @@ async def test_what_is_not_renewed_is_not_held_before_others_may_take_it(api: Ap
     one = _lock(api, clock, "one")
     await one.step()
     api.down = True
-    clock.advance(DURATION_SECONDS - 2)
+    clock.advance(DURATION_SECONDS - WRITE_SECONDS)
     with pytest.raises(Unavailable):
         await one.step()
     assert not one.held
@@ -97,3 +106,37 @@ async def test_releasing_without_an_answer_raises_nothing(api: Api, clock: FakeC
     api.down = True
     await one.release()
     assert not one.held
+
+
+def test_the_last_write_has_ended_before_another_may_take_the_lease() -> None:
+    assert WRITE_SECONDS < SLACK_SECONDS
+    two_tries = 2 * (RENEW_SECONDS + STEP_SECONDS) - RENEW_SECONDS
+    assert two_tries < DURATION_SECONDS - SLACK_SECONDS
+
+
+async def test_a_restarted_holder_takes_its_lease_at_once(api: Api, clock: FakeClock) -> None:
+    await _lock(api, clock, "the-pod").step()
+    again = _lock(api, clock, "the-pod")
+    assert await again.step()
+    assert again.held
+
+
+async def test_a_renewal_that_hangs_is_given_up(api: Api, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STEP_SECONDS", 0.01)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+    asked, twice = 0, asyncio.Event()
+
+    async def hang(_: str) -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            twice.set()
+        await asyncio.sleep(60)
+        return {}
+
+    monkeypatch.setattr(api, "get", hang)
+    lock = _lock(api, clock, "one")
+    running = asyncio.create_task(lock.run(lambda: None))
+    await asyncio.wait_for(twice.wait(), 10)
+    running.cancel()
+    assert lock.holder == "no answer within 0.01 s"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from slmpack.adapters.observe import COUNT_SECONDS, RELIST_SECONDS, Observer, Scope
+from slmpack.adapters import observe, records
+from slmpack.adapters.observe import COUNT_SECONDS, RECOUNT_SECONDS, RELIST_SECONDS, Observer, Scope
 from slmpack.adapters.resources import NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS
 from slmpack.adapters.selector import parse_selector
 from slmpack.adapters.tables import bundled_config, load_engine_table
@@ -117,7 +118,7 @@ async def test_a_suspect_kind_is_listed_at_once() -> None:
     assert world.lister.lists[5:] == [PODS.path()]
 
 
-async def test_counting_is_rare_and_a_wrong_count_lists() -> None:
+async def test_counting_is_rare_and_a_count_that_stays_wrong_lists() -> None:
     world = World()
     world.add(PODS.path(), _pod("a"))
     await world.observer.refresh()
@@ -129,7 +130,62 @@ async def test_counting_is_rare_and_a_wrong_count_lists() -> None:
     world.lister.version += 1
     world.clock.advance(COUNT_SECONDS)
     await world.observer.refresh()
+    assert len(world.lister.lists) == 5
+    world.clock.advance(RECOUNT_SECONDS)
+    await world.observer.refresh()
     assert world.observer.snapshot().pods == ()
+
+
+async def test_a_watch_that_lags_behind_a_busy_cluster_is_not_listed_over() -> None:
+    world = World()
+    await world.observer.refresh()
+    for number in range(20):
+        world.add(PODS.path(), _pod(f"new-{number}"), version=101 + number)
+        world.clock.advance(COUNT_SECONDS)
+        await world.observer.refresh()
+        world.observer.handle(PODS, "ADDED", world.lister.items[PODS.path()][-1])
+        world.clock.advance(RECOUNT_SECONDS)
+        await world.observer.refresh()
+    assert world.lister.lists.count(PODS.path()) == 1
+
+
+@pytest.mark.parametrize("what", ["translate", "parse_model_config"])
+async def test_a_bug_that_one_meets_rejects_that_one_only(
+    what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world, sound = World(), getattr(observe, what)
+
+    def buggy(first: Any, **rest: Any) -> Any:
+        name = first.metadata.name if what == "translate" else rest["dtype_override"]
+        if name in {"bad", "half"}:
+            raise RecursionError("too deep")
+        return sound(first, **rest)
+
+    monkeypatch.setattr(observe, what, buggy)
+    bad = _slm(engine={"args": {"dtype": "half"}})
+    bad["metadata"]["name"] = "bad"
+    world.add(SLM_DEPLOYMENTS.path(), bad)
+    world.add(SLM_DEPLOYMENTS.path(), _slm())
+    await world.observer.refresh()
+    for _ in range(3):
+        demands = {view.key.name: view.demand for view in world.observer.snapshot().deployments}
+    assert isinstance(demands["m"], Demand)
+    assert isinstance(demands["bad"], Rejected)
+    assert demands["bad"].problems[0].reason is Reason.INTERNAL
+    assert "RecursionError: too deep" in demands["bad"].problems[0].message
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+
+
+async def test_a_spec_that_cannot_even_be_parsed_rejects_that_one_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def buggy(raw: Any) -> Any:
+        raise KeyError(raw["metadata"]["name"])
+
+    monkeypatch.setattr(records, "parse_slmdeployment", buggy)
+    world = World()
+    world.add(SLM_DEPLOYMENTS.path(), _slm())
+    demand = await world.demand()
+    assert isinstance(demand, Rejected)
+    assert demand.problems[0].reason is Reason.INTERNAL
 
 
 async def test_a_stale_list_changes_nothing_and_is_asked_for_again() -> None:

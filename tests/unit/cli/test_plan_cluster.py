@@ -30,7 +30,9 @@ class Cluster:
 
     async def plan(self, *args: str) -> Result:
         """In a thread: the command runs an event loop of its own."""
-        return await asyncio.to_thread(slmpack, "plan", "--cluster", "--bundled-models", "--kubeconfig", self.kubeconfig, *args)
+        return await asyncio.to_thread(
+            slmpack, "plan", "--cluster", "--bundled-models", "--kubeconfig", self.kubeconfig, *args
+        )
 
     async def plan_json(self, *args: str) -> Json:
         result = await self.plan("-o", "json", *args)

@@ -30,9 +30,11 @@ from tests.support.builders import (
     a_node,
     a_pod,
     a_snapshot,
+    a_stranger,
     creates,
     deletes,
     ends,
+    mig_node,
     mps_node,
     plan,
     whole_node,
@@ -161,6 +163,45 @@ def test_no_old_one_goes_where_that_would_not_help() -> None:
         "0 of 2 replicas have the present spec; the next has no room: node n has NVIDIA-L4"
         in entry.rollout.problem.message
     )
+
+
+def test_no_old_one_goes_from_a_node_that_is_gone() -> None:
+    pods = running(1, whole_node("gone"))
+    taken = a_stranger("s", "n")
+    result, entry = cycle(replace(NEW, replicas=1), whole_node("n"), pods=(*pods, taken))
+    assert (result.actions, entry.rollout.problem.reason) == ((), Reason.ROLLOUT_BLOCKED)
+
+
+def test_no_old_one_goes_where_a_more_urgent_replica_would_take_its_place() -> None:
+    pods = running(2, whole_node("n", gpus=2))
+    views = (a_deployment(demand=NEW), a_deployment("first", a_demand(replicas=1)))
+    result = plan_cluster(a_snapshot(deployments=views, nodes=(whole_node("n", gpus=2),), pods=pods), POLICY)
+    assert result.actions == ()
+    elsewhere = (views[0], a_deployment("first", a_demand(replicas=1, mode=Mode.MIG)))
+    nodes = (whole_node("n", gpus=2), mig_node("m", slices={"3g.20gb": 1}))
+    held = (*pods, a_stranger("s", "m", resource="nvidia.com/mig-3g.20gb"))
+    result = plan_cluster(a_snapshot(deployments=elsewhere, nodes=nodes, pods=held), POLICY)
+    assert gone(result) == [("qwen-1", Reason.ROLLOUT)], "what cannot use the room is not in the way"
+
+
+def test_rollouts_on_a_full_cluster_go_on_side_by_side() -> None:
+    node = whole_node("n", gpus=4)
+    views = tuple(a_deployment(name, a_demand(replicas=2)) for name in ("a", "b"))
+    made = creates(plan_cluster(a_snapshot(deployments=views, nodes=(node,)), POLICY))
+    pods = tuple(a_pod(create, ready=True) for create in made)
+    changed = tuple(a_deployment(name, NEW) for name in ("a", "b"))
+    result = plan_cluster(a_snapshot(deployments=changed, nodes=(node,), pods=pods), POLICY)
+    assert gone(result) == [("a-1", Reason.ROLLOUT), ("b-1", Reason.ROLLOUT)]
+    kept = tuple(pod for pod in pods if pod.key.name not in {"a-1", "b-1"})
+    result = plan_cluster(a_snapshot(deployments=changed, nodes=(node,), pods=kept), POLICY)
+    assert sorted(create.name for create in creates(result)) == ["a-1", "b-1"]
+
+
+def test_a_rollouts_extra_replica_takes_no_room_from_one_that_is_missing() -> None:
+    pods = running(2, whole_node("n", gpus=3))
+    views = (a_deployment(demand=NEW), a_deployment("other", a_demand(replicas=1), created=NOW))
+    result = plan_cluster(a_snapshot(deployments=views, nodes=(whole_node("n", gpus=3),), pods=pods), POLICY)
+    assert [create.name for create in creates(result)] == ["other-0"]
 
 
 def test_scaling_up_into_the_last_room_while_rolling_ends_no_old_one() -> None:

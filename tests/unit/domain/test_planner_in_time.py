@@ -37,7 +37,7 @@ from tests.support.builders import (
 )
 
 SMALL, LARGE = a_model("Qwen/Qwen2.5-0.5B-Instruct"), a_model("facebook/opt-1.3b")
-ENDS_FOR = {Reason.DELETED, Reason.SCALED_DOWN, Reason.ROLLOUT}
+ENDS_FOR = {Reason.SCALED_DOWN, Reason.ROLLOUT}
 """D4a's reasons for a pod that runs; `pod failed` is REPLACED."""
 
 

@@ -137,7 +137,19 @@ def test_a_pod_that_cannot_be_scheduled_is_deleted_and_planned_again() -> None:
     assert [(d.pod.name, d.problem.reason, d.problem.message) for d in there.deletes] == [
         ("qwen-0", Reason.UNSCHEDULABLE, "the scheduler could not bind it: 0/3 nodes")
     ]
-    assert (there.ends, there.missing) == ((), (FRESH,))
+    assert (there.ends, there.missing) == ((), (replace(FRESH, attempt=2),))
+
+
+def test_each_time_a_pod_gets_longer_to_be_bound() -> None:
+    """What the scheduler refuses for a reason that the planner does not know must not be made anew for ever."""
+    for attempt, seconds in [(1, 60), (2, 120), (5, 960), (7, 3600), (60, 3600)]:
+        pod = starting(node=None, unschedulable="0/3 nodes", created=NOW - timedelta(seconds=seconds - 1))
+        assert pod.record is not None
+        pod = replace(pod, record=replace(pod.record, attempt=attempt))
+        assert book(pod).deletes == ()
+        assert [d.problem.reason for d in book(replace(pod, created=pod.created - timedelta(seconds=1))).deletes] == [
+            Reason.UNSCHEDULABLE
+        ]
 
 
 # failures and their graves

@@ -44,7 +44,7 @@ def test_a_length_beyond_the_models_is_named_with_what_works() -> None:
     assert problem == Problem(
         reason=Reason.MODEL_LEN_TOO_LONG,
         field="spec.engine.maxModelLen",
-        message="spec.engine.maxModelLen: 200000 is more than the model's 131072 positions; at most 131072 works",
+        message="spec.engine.maxModelLen: 200000 is more than the model's 32768 positions; at most 32768 works",
     )
 
 

@@ -25,6 +25,8 @@ SPEC = {"model": {"source": "hf://a/b"}, "engine": {"maxModelLen": 4096}}
         (dict(reversed(SPEC.items())), True),
         ({**SPEC, "engine": {"maxModelLen": 4097}}, False),
         ({**SPEC, "engine": {"maxModelLen": "4096"}}, False),
+        ({**SPEC, "sharing": {"maxPerGPU": 2}}, True),
+        ({**SPEC, "sharing": {"mode": "MIG", "maxPerGPU": 2}}, False),
         ({**SPEC, "pod": {"labels": {"a": "b"}}}, False),
         ({"model": {"source": "hf://a/b"}}, False),
     ],
