@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +9,8 @@ import pytest
 
 from slmpack.devcluster.nodes import L4, mps_node, whole_node
 from slmpack.devcluster.worker import Timing
-from tests.support.control_plane import ApiError
 from tests.support.operator import eventually, playing_nodes
-from tests.support.scene import PodHistory, apply_crd, is_finished, is_ready, name_of, open_scene, slm_spec
+from tests.support.scene import PodHistory, Stage, is_finished, is_ready, name_of, open_scene, slm_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,15 +33,14 @@ PRIORITIES = "/apis/scheduling.k8s.io/v1/priorityclasses"
 
 
 @pytest.fixture(scope="module")
-def cluster(control_plane: ControlPlane) -> Iterator[ControlPlane]:
-    apply_crd(control_plane)
+def stage(control_plane: ControlPlane) -> Iterator[Stage]:
     with playing_nodes(control_plane, NODES, timing=TIMING):
-        yield control_plane
+        yield Stage.prepare(control_plane, nodes=NODES)
 
 
 @pytest.fixture
-def scene(cluster: ControlPlane, tmp_path: Path) -> Iterator[Scene]:
-    with open_scene(cluster, nodes=[node["metadata"]["name"] for node in NODES], folder=tmp_path) as opened:
+def scene(stage: Stage, tmp_path: Path) -> Iterator[Scene]:
+    with open_scene(stage, folder=tmp_path) as opened:
         yield opened
 
 
@@ -73,13 +70,8 @@ def _is_ready(scene: Scene, name: str) -> bool:
     return any(is_ready(pod) for pod in scene.pods() if name_of(pod) == name)
 
 
-def _exists(scene: Scene, plural: str, name: str) -> bool:
-    try:
-        scene.api.request("GET", scene.path(plural, name))
-    except ApiError as error:
-        assert error.status == 404
-        return False
-    return True
+def _services(scene: Scene) -> list[str]:
+    return [service["metadata"]["name"] for service in scene.api.request("GET", scene.path("services"))["items"]]
 
 
 def test_replicas_that_share_a_gpu_start_one_at_a_time_and_bounded(scene: Scene) -> None:
@@ -169,6 +161,8 @@ def test_a_stranger_that_holds_the_cpu_is_not_evicted(scene: Scene) -> None:
         assert _is_ready(scene, "stranger")
         assert not scene.pods("web")
         scene.delete_pod("stranger")
+        eventually(lambda: all(name_of(pod) != "stranger" for pod in scene.pods()))
+        scene.more_turns()  # a pod without a GPU wakes nobody when it goes
         scene.wait_reason("web", "AllReady")
 
 
@@ -186,19 +180,21 @@ def test_a_replica_that_the_scheduler_preempts_comes_back_when_there_is_room(sce
             what=scene.operator.log,
         )
         scene.delete_pod("stranger")
+        eventually(lambda: all(name_of(pod) != "stranger" for pod in scene.pods()))
+        scene.more_turns()  # a pod without a GPU wakes nobody when it goes
         scene.wait_reason("web", "AllReady", seconds=90)
 
 
 def test_defaults_that_admission_adds_replace_no_pod(scene: Scene) -> None:
-    limits = [{"type": "Container", "default": {"cpu": "16", "memory": "64Gi", "ephemeral-storage": "10Gi"}}]
-    body = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "defaults"}, "spec": {"limits": limits}}
+    limits: dict[str, Any] = {"type": "Container", "default": {"cpu": "16", "memory": "64Gi"}}
+    body = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "defaults"}, "spec": {"limits": [limits]}}
     scene.api.request("POST", scene.path("limitranges"), body=body)
     scene.apply("web", slm_spec(replicas=2, products=[L4]))
     scene.wait_reason("web", "AllReady")
     before = scene.pods("web")
     assert all(pod["spec"]["containers"][0]["resources"]["limits"]["cpu"] == "16" for pod in before)
-    limits[0]["default"]["cpu"] = "8"
-    scene.api.kubectl("apply", "--server-side", "--force-conflicts", "-n", scene.namespace, "-f", "-", input=json.dumps(body))
+    limits["default"]["cpu"] = "8"
+    scene.api.request("PUT", scene.path("limitranges", "defaults"), body=body)
     scene.more_turns()
     scene.operator.terminate()
     scene.start()
@@ -217,21 +213,21 @@ def test_kubectl_scales_up_and_down(scene: Scene) -> None:
     scene.api.kubectl("scale", "slm", "web", "-n", scene.namespace, "--replicas=0")
     scene.wait_reason("web", "ScaledToZero")
     eventually(lambda: not scene.pods("web"), seconds=60)
-    assert _exists(scene, "services", "web")
+    assert _services(scene) == ["web"]
 
 
 @pytest.mark.parametrize("operator", ["up", "down"])
 def test_a_delete_cleans_up_whether_or_not_the_operator_runs(scene: Scene, operator: str) -> None:
     scene.apply("web", slm_spec(replicas=2, products=[L4]))
     scene.wait_reason("web", "AllReady")
-    assert _exists(scene, "services", "web")
+    assert _services(scene) == ["web"]
     if operator == "down":
         scene.operator.terminate()
     scene.api.kubectl("delete", "slm", "web", "-n", scene.namespace)
     eventually(lambda: not scene.pods(), seconds=90, what="the garbage collector deletes the pods")
-    eventually(lambda: not _exists(scene, "services", "web"), seconds=90, what="and the Service")
+    eventually(lambda: not _services(scene), seconds=90, what="and the Service")
     if operator == "down":
         scene.start()
     scene.more_turns()
     assert not scene.pods()
-    assert not _exists(scene, "services", "web")
+    assert not _services(scene)

@@ -12,7 +12,7 @@ from tests.support.operator import eventually, playing_nodes
 from tests.support.scene import (
     FAULT,
     PodHistory,
-    apply_crd,
+    Stage,
     is_finished,
     is_live,
     is_ready,
@@ -48,14 +48,18 @@ TURNED = {"env": [{"name": "TURN", "value": "2"}]}
 
 @pytest.fixture(scope="module")
 def kubelets(control_plane: ControlPlane) -> Iterator[Kubelets]:
-    apply_crd(control_plane)
     with playing_nodes(control_plane, NODES, timing=TIMING) as playing:
         yield playing
 
 
+@pytest.fixture(scope="module")
+def stage(control_plane: ControlPlane, kubelets: Kubelets) -> Stage:
+    return Stage.prepare(control_plane, nodes=NODES)
+
+
 @pytest.fixture
-def scene(control_plane: ControlPlane, kubelets: Kubelets, tmp_path: Path) -> Iterator[Scene]:
-    with open_scene(control_plane, nodes=[node["metadata"]["name"] for node in NODES], folder=tmp_path) as opened:
+def scene(stage: Stage, tmp_path: Path) -> Iterator[Scene]:
+    with open_scene(stage, folder=tmp_path) as opened:
         yield opened
 
 

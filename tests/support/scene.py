@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -29,7 +30,7 @@ __all__ = [
     "FAULT",
     "PodHistory",
     "Scene",
-    "apply_crd",
+    "Stage",
     "is_finished",
     "is_live",
     "is_ready",
@@ -43,7 +44,7 @@ FAULT = "devcluster.slmpack.dev/fault"
 SLM = "/apis/slmpack.dev/v1alpha1"
 
 
-def apply_crd(control_plane: ControlPlane) -> None:
+def _apply_crd(control_plane: ControlPlane) -> None:
     """Apply the CRD, and wait until it is served."""
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=render_crd())
     eventually(lambda: control_plane.kubectl("get", "slm", "-A", check=False).returncode == 0)
@@ -93,15 +94,35 @@ def is_ready(pod: Pod) -> bool:
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What the scenes of a module share: the nodes, and the account that their operators run under."""
+
+    control_plane: ControlPlane
+    nodes: tuple[str, ...]
+    system: str
+    token: str
+
+    @classmethod
+    def prepare(cls, control_plane: ControlPlane, *, nodes: Sequence[dict[str, Any]]) -> Self:
+        """Apply the CRD and make the account; the nodes are played by somebody else."""
+        _apply_crd(control_plane)
+        system = control_plane.new_namespace("system")
+        return cls(
+            control_plane=control_plane,
+            nodes=tuple(node["metadata"]["name"] for node in nodes),
+            system=system,
+            token=operator_account(control_plane, system=system),
+        )
+
+
 class Scene:
     """One test's namespace and operator."""
 
-    def __init__(self, control_plane: ControlPlane, *, nodes: Sequence[str], folder: Path) -> None:
-        self.api = control_plane
-        self.nodes = tuple(nodes)
-        self.namespace = control_plane.new_namespace("scene")
-        self._system = control_plane.new_namespace("system")
-        self._token = operator_account(control_plane, system=self._system, namespace=self.namespace)
+    def __init__(self, stage: Stage, *, folder: Path) -> None:
+        self.api = stage.control_plane
+        self.namespace = self.api.new_namespace("scene")
+        self._stage = stage
         self._folder = folder
         self._operators: list[Operator] = []
 
@@ -113,10 +134,11 @@ class Scene:
     def start(self) -> Operator:
         """Start an operator, and wait until it is at work."""
         config = {
-            "kubeconfig": str(self.api.kubeconfig(self._token, user="slmpack")),
+            "kubeconfig": str(self.api.kubeconfig(self._stage.token, user="slmpack")),
             "namespace": self.namespace,
-            "lease_namespace": self._system,
-            "node_selector": f"kubernetes.io/hostname in ({','.join(self.nodes)})",
+            "lease_namespace": self._stage.system,
+            "identity": "the-pod",  # nobody waits for the Lease of the scene before
+            "node_selector": f"kubernetes.io/hostname in ({','.join(self._stage.nodes)})",
         }
         self._operators.append(Operator(config, log=self._folder / f"operator-{len(self._operators)}.log"))
         self.operator.wait_ready(seconds=60)
@@ -126,8 +148,9 @@ class Scene:
         """End the operators, and leave no pod on the nodes."""
         for operator in self._operators:
             operator.__exit__()
-        self.api.kubectl("delete", "slm", "--all", "-n", self.namespace)
-        self.api.kubectl("delete", "pods", "--all", "-n", self.namespace, "--force", "--grace-period=0")
+        self.api.request("DELETE", self.path("slmdeployments"))
+        self.api.request("DELETE", f"{self.path()}?gracePeriodSeconds=0")
+        eventually(lambda: not self.pods())
 
     # ---- SLMDeployments
 
@@ -184,7 +207,9 @@ class Scene:
         wanted = self.operator.turns() + count
 
         def nudged() -> bool:
-            self.api.kubectl("label", "node", self.nodes[0], f"example.com/beat={time.monotonic_ns()}", "--overwrite")
+            self.api.kubectl(
+                "label", "node", self._stage.nodes[0], f"example.com/beat={time.monotonic_ns()}", "--overwrite"
+            )
             return self.operator.turns() >= wanted
 
         eventually(nudged, seconds=60, what=self.operator.log)
@@ -198,9 +223,9 @@ class Scene:
 
 
 @contextmanager
-def open_scene(control_plane: ControlPlane, *, nodes: Sequence[str], folder: Path) -> Iterator[Scene]:
+def open_scene(stage: Stage, *, folder: Path) -> Iterator[Scene]:
     """A scene whose operator is at work."""
-    scene = Scene(control_plane, nodes=nodes, folder=folder)
+    scene = Scene(stage, folder=folder)
     try:
         scene.start()
         yield scene

@@ -72,6 +72,8 @@ class KubeCluster:
         self._observer = observer
         self._ended: set[str] = set()
         self._sent: dict[str, _Sent] = {}
+        self._bent: dict[str, tuple[str, str]] = {}
+        """By path: hash and resourceVersion of what the API server keeps otherwise than we applied it."""
 
     async def create(self, manifest: Manifest) -> bool:
         """POST; a name that our own owner has taken already is what we wanted."""
@@ -92,14 +94,17 @@ class KubeCluster:
         return is_new
 
     async def apply(self, manifest: Manifest) -> None:
-        """Server-side apply where the present object differs."""
+        """Server-side apply where the present object differs; what is kept otherwise is not applied again for that."""
         resource = resource_of(manifest["kind"])
         meta = manifest["metadata"]
         wanted = _stamped(manifest)
-        present = self._observer.service(Key(meta["namespace"], meta["name"]))
-        if present is not None and _covers(present.manifest, wanted):
-            return
         path = resource.path(namespace=meta["namespace"], name=meta["name"])
+        stamp = wanted["metadata"]["annotations"][APPLIED]
+        present = self._observer.service(Key(meta["namespace"], meta["name"]))
+        if present is not None and (
+            _covers(present.manifest, wanted) or self._bent.get(path) == (stamp, present.version)
+        ):
+            return
         owner = controller_uid(manifest)
         async with self._watchful(resource):
             if present is None:
@@ -111,6 +116,12 @@ class KubeCluster:
             # Without force, whoever makes an object of that name right now keeps it.
             made = await self._client.apply(path, wanted, field_manager=MANAGER, force=present is not None)
         self._observer.put(resource, made)
+        if _covers(made, wanted):
+            self._bent.pop(path, None)
+            return
+        if path not in self._bent:
+            logger.warning("%s %s/%s is kept otherwise than applied", manifest["kind"], meta["namespace"], meta["name"])
+        self._bent[path] = (stamp, str(made["metadata"]["resourceVersion"]))
 
     async def delete(self, *, kind: str, namespace: str, name: str, uid: str) -> None:
         """DELETE this very object; already gone, or another of that name, is success."""

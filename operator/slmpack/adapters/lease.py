@@ -3,8 +3,9 @@
 Times of other holders are never compared with our clock: a foreign Lease has expired when we have watched it stay
 the same for its whole duration.
 
-The fence, in seconds after a renewal was asked for: 6 the next one is; 18 held ends, and no write is begun after; 28 the
-last write that was begun has ended or was given up (`adapters.cluster` sees to that); 30 another may take the Lease.
+The fence, in seconds after a renewal was asked for: at 6 the next one is; at 18 held ends, and no write is begun any
+more; by 28 the last one that was begun has ended or was given up (`adapters.cluster` sees to that); at 30 another may
+take the Lease.
 """
 
 from __future__ import annotations

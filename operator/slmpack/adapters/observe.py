@@ -195,6 +195,7 @@ class Observer:
             deployments=tuple(self._view(record) for record in records),
             nodes=self._with_bystanders(),
             pods=tuple(self._pods.values()),
+            names=frozenset(self._pods.unseen()),
         )
 
     def _with_bystanders(self) -> tuple[NodeView, ...]:

@@ -47,6 +47,10 @@ class KindStore(Generic[T]):
         """Everything that concerns us."""
         return [entry.value for entry in self._entries.values() if entry.value is not None]
 
+    def unseen(self) -> Iterable[Key]:
+        """Objects that do not concern us; their names are taken all the same."""
+        return [key for key, entry in self._entries.items() if entry.value is None]
+
     def get(self, key: Key) -> T | None:
         """One object, if it is there and concerns us."""
         entry = self._entries.get(key)

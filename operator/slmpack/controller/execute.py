@@ -29,6 +29,7 @@ AT_ONCE = 16
 """Writes under way at a time; they start in the plan's order."""
 INTERNAL_ERROR = 500
 FIRST_PAUSE_SECONDS = 10.0
+PODS_OF = "*"
 LAST_PAUSE_SECONDS = 300.0
 
 
@@ -46,7 +47,7 @@ class Execution:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Refusal:
     made_from: str
-    """Hash of the spec that was refused: another one is tried at once."""
+    """Hash of the spec (a Service: generation) that was refused: another one is tried at once."""
     outcome: Outcome
     pause: float
     retry_at: float
@@ -64,11 +65,13 @@ class Executor:
         self._clock = clock
         self._telemetry = telemetry
         self._refusals: dict[tuple[Key, str], _Refusal] = {}
+        """By SLMDeployment, and by pod for what ends one. Its Service is "", its new pods, alike as they are, "*"."""
 
     async def execute(self, plan: ClusterPlan) -> Execution:
         """The pods' part of a plan, all that can be done; stops between two writes when the Lease is lost."""
         self._forget(plan)
         run = _Run(self._leadership)
+        run.outcomes.extend(refusal.outcome for at, refusal in self._refusals.items() if at[1] == PODS_OF)
         await run.all(self._end(run, action) for action in plan.actions if not isinstance(action, CreatePod))
         await run.all(self._create(run, action) for action in plan.actions if isinstance(action, CreatePod))
         return Execution(done=tuple(run.done), outcomes=tuple(run.outcomes), broken=run.broken)
@@ -83,8 +86,19 @@ class Executor:
     @property
     def next_retry(self) -> float | None:
         """Seconds until a refused write may be tried again; None if there is none."""
-        due = [refusal.retry_at for refusal in self._refusals.values()]
-        return max(0.0, min(due) - self._clock.monotonic()) if due else None
+        now = self._clock.monotonic()
+        due = [refusal.retry_at - now for refusal in self._refusals.values() if refusal.retry_at > now]
+        return min(due, default=None)
+
+    @property
+    def refused(self) -> dict[tuple[Key, str], Problem]:
+        """By SLMDeployment and spec hash: why none of its pods is to be tried now."""
+        now = self._clock.monotonic()
+        return {
+            (key, refusal.made_from): refusal.outcome.problem
+            for (key, name), refusal in self._refusals.items()
+            if name == PODS_OF and now < refusal.retry_at
+        }
 
     def _end(self, run: _Run, action: DeletePod | EndPod) -> Callable[[], Awaitable[None]]:
         async def work() -> None:
@@ -99,6 +113,9 @@ class Executor:
             logger.info("%s: %s %s: %s: %s", action.deployment, verb, pod.name, why, action.problem.message)
             self._telemetry.wrote(verb)
             run.done.append(action)
+            if isinstance(action, DeletePod) and action.problem.reason is Reason.UNSCHEDULABLE:
+                outcome = Outcome(deployment=action.deployment, pod=pod.name, problem=action.problem)
+                self._refuse(action.deployment, PODS_OF, made_from=action.spec_hash, outcome=outcome)
 
         return lambda: self._guarded(run, work, key=action_key(action), name=pod_of(action), made_from="end")
 
@@ -112,7 +129,7 @@ class Executor:
             run.done.append(action)
 
         key, made_from = action.deployment.key, action.demand.spec_hash
-        return lambda: self._guarded(run, work, key=key, name=action.name, made_from=made_from)
+        return lambda: self._guarded(run, work, key=key, name=PODS_OF, made_from=made_from, pod=action.name)
 
     def _serve(self, run: _Run, part: DeploymentPlan) -> Callable[[], Awaitable[None]]:
         async def work() -> None:
@@ -122,13 +139,22 @@ class Executor:
         made_from = str(part.deployment.generation)
         return lambda: self._guarded(run, work, key=part.deployment.key, name="", made_from=made_from)
 
-    async def _guarded(
-        self, run: _Run, work: Callable[[], Awaitable[None]], *, key: Key, name: str, made_from: str
+    async def _guarded(  # noqa: PLR0913 - what is tried, and how a refusal of it is told
+        self,
+        run: _Run,
+        work: Callable[[], Awaitable[None]],
+        *,
+        key: Key,
+        name: str,
+        made_from: str,
+        pod: str = "",
     ) -> None:
         known = self._refusals.get((key, name))
         if known is not None and known.made_from == made_from and self._clock.monotonic() < known.retry_at:
-            run.outcomes.append(known.outcome)
+            if known.outcome not in run.outcomes:
+                run.outcomes.append(known.outcome)
             return
+        pod = pod or name
         try:
             await work()
         except PortError as error:
@@ -136,26 +162,43 @@ class Executor:
                 logger.warning("%s: no answer to a write: %s", key, error)
                 run.broken = run.broken or error
                 return
-            problem = _problem(error, name=name)
+            problem = _problem(error, name=pod)
             logger.warning("%s: %s: %s", key, problem.reason.value, problem.message)
         except Exception as error:  # one SLMDeployment's bug must not stop the others
-            problem = internal_problem(error, during=f"writing the pod {name}" if name else "writing the Service")
+            problem = internal_problem(error, during=f"writing the pod {pod}" if pod else "writing the Service")
             if known is None or known.outcome.problem != problem:
                 logger.exception("%s: %s", key, problem.message)
         else:
-            self._refusals.pop((key, name), None)
+            if known is not None and known.outcome.problem.reason is not Reason.UNSCHEDULABLE:
+                del self._refusals[key, name]  # whether the scheduler takes it this time shows later
             return
-        outcome = Outcome(deployment=key, pod=name, problem=problem)
+        outcome = Outcome(deployment=key, pod=pod, problem=problem)
         run.outcomes.append(outcome)
-        pause = min(known.pause * 2, LAST_PAUSE_SECONDS) if known else FIRST_PAUSE_SECONDS
-        retry_at = self._clock.monotonic() + pause
-        self._refusals[key, name] = _Refusal(made_from=made_from, outcome=outcome, pause=pause, retry_at=retry_at)
+        self._refuse(key, name, made_from=made_from, outcome=outcome)
+
+    def _refuse(self, key: Key, name: str, *, made_from: str, outcome: Outcome) -> None:
+        known, now = self._refusals.get((key, name)), self._clock.monotonic()
+        if known is None or known.made_from != made_from:
+            pause = FIRST_PAUSE_SECONDS
+        elif now < known.retry_at:
+            return  # one of several alike; the first counts
+        else:
+            pause = min(known.pause * 2, LAST_PAUSE_SECONDS)
+        self._refusals[key, name] = _Refusal(made_from=made_from, outcome=outcome, pause=pause, retry_at=now + pause)
 
     def _forget(self, plan: ClusterPlan) -> None:
-        """A write that the plan no longer asks for is no longer refused."""
-        asked = {(action_key(action), pod_of(action)) for action in plan.actions}
+        """A write that the plan no longer asks for is no longer refused; new pods are while the spec is the same."""
+        asked = {(action_key(action), pod_of(action)) for action in plan.actions if not isinstance(action, CreatePod)}
         asked |= {(part.deployment.key, "") for part in plan.deployments if _is_served(part)}
-        self._refusals = {at: refusal for at, refusal in self._refusals.items() if at in asked}
+        specs = {part.deployment.key: part.deployment.demand for part in plan.deployments}
+
+        def is_asked(at: tuple[Key, str], refusal: _Refusal) -> bool:
+            demand = specs.get(at[0])
+            if at[1] == PODS_OF:
+                return isinstance(demand, Demand) and demand.spec_hash == refusal.made_from and demand.replicas > 0
+            return at in asked
+
+        self._refusals = {at: refusal for at, refusal in self._refusals.items() if is_asked(at, refusal)}
 
 
 class _Run:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any
 
 import kopf
@@ -23,7 +24,13 @@ Handle = Callable[[str | None, Mapping[str, Any]], None]
 """Type of the event (None for what a watch starts with) and the object; called in Kopf's thread."""
 Login = Callable[[], Awaitable[kopf.ConnectionInfo]]
 PAGE = 500
-BACKOFFS = (0.1, 0.5, 1.0, 2.0, 5.0)
+
+
+class _Endless:
+    """Seconds between Kopf's tries. A watcher that has used up its tries ends silently, and Kopf goes on without it."""
+
+    def __iter__(self) -> Iterator[float]:
+        return chain((0.1, 0.5, 1.0, 2.0), repeat(5.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +114,6 @@ def _settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.posting.enabled = False
     settings.watching.chunk_size = PAGE
-    settings.networking.error_backoffs = BACKOFFS
+    settings.networking.error_backoffs = _Endless()
     settings.queueing.exit_timeout = 0.5
     return settings

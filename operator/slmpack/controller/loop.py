@@ -158,7 +158,8 @@ class PlannerLoop:
             raise Unavailable(f"the cluster was not read within {self._pace.longest_refresh} s") from error
         if not self._parts.leadership.held:
             return "standby", self._pace.tick
-        plan = plan_cluster(self._parts.world.snapshot(), self._parts.policy)
+        snapshot = replace(self._parts.world.snapshot(), refused=self._parts.executor.refused)
+        plan = plan_cluster(snapshot, self._parts.policy)
         execution = await self._parts.executor.execute(plan)
         self._untold.extend(execution.done)
         if self._may_defer(execution):

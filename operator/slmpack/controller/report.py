@@ -103,7 +103,7 @@ class Reporter:
     def _judge(self, part: DeploymentPlan, outcomes: Sequence[Outcome], now: datetime) -> Verdict | None:
         try:
             return judge(part, outcomes=outcomes, now=now)
-        except Exception as error:  # one SLMDeployment's bug must not silence the others
+        except Exception as error:  # noqa: BLE001 - one SLMDeployment's bug must not silence the others
             self._put_off(part.deployment, error)
             return None
 
@@ -122,7 +122,7 @@ class Reporter:
             except Unavailable as error:
                 logger.warning("%s: status not written: %s", view.key, error)
                 return error
-            except Exception as error:  # a refusal, or a bug: this one's status waits, the others' are written
+            except Exception as error:  # noqa: BLE001 - a refusal or a bug: this one's waits, the others' are written
                 self._put_off(view, error)
                 return None
         self._refused.pop(view.uid, None)

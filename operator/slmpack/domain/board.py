@@ -131,7 +131,10 @@ class Board:
         return heir is want
 
     def _fits_on(self, want: Want, node: str) -> bool:
-        return any(c.node == node and self._fits(want, c) for c in self._rooms[want.deployment].candidates)
+        for candidate in self._rooms[want.deployment].candidates:
+            if candidate.node == node and self._fits(want, candidate):
+                return True
+        return False
 
     def _leave(self, pod: PodView, node: str, *, sign: int) -> None:
         free = self._free[node]

@@ -59,7 +59,8 @@ def _open(view: DeploymentView, pods: tuple[PodView, ...], world: World) -> Case
         return Case(view=view, pods=pods, problems=demand.problems)
     if view.deleting:
         return Case(view=view, pods=pods, demand=demand)
-    book = keep_book(demand, pods, world.policy, world.snapshot.now)
+    refused = world.snapshot.refused.get((view.key, demand.spec_hash))
+    book = keep_book(demand, pods, world.policy, now=world.snapshot.now, refused=refused)
     need = size_replica(demand, world.policy, (pod.record for pod in pods if pod.record is not None))
     if isinstance(need, Problem):
         return Case(view=view, pods=pods, demand=demand, book=book, problems=(need,))

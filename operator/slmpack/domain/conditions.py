@@ -20,6 +20,7 @@ _Fact = tuple[str, str, Reason, str]
 """Type, status, reason and message of a condition."""
 
 _WORST_FIRST = (
+    Reason.INTERNAL,
     Reason.NAME_CONFLICT,
     Reason.CREATE_REFUSED,
     Reason.OOM_KILLED,

@@ -68,6 +68,8 @@ class DeletePod:
     uid: str
     deployment: Key
     problem: Problem
+    spec_hash: str
+    """Of the spec that it was made from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

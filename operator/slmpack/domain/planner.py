@@ -18,7 +18,7 @@ from slmpack.domain.packing import Packed, Packing, pack
 from slmpack.domain.picture import draw_bars
 from slmpack.domain.plan import ClusterPlan, CreatePod, DeletePod, DeploymentPlan, Placement
 from slmpack.domain.reasons import Problem, Reason
-from slmpack.domain.rollout import Missing, lowest_free_ordinals, retire, start_budget
+from slmpack.domain.rollout import Missing, lowest_free_ordinals, retire
 from slmpack.domain.sharing import describe_share, starts_alone
 from slmpack.domain.sizing import Need
 from slmpack.domain.snapshot import Demand, Key, PodView, Policy, ReplicaRecord, Snapshot
@@ -48,7 +48,7 @@ def plan_cluster(snapshot: Snapshot, policy: Policy) -> ClusterPlan:
     cases = open_cases(world)
     queue = _order(cases)
     rooms = {case.view.key: case.room for case in cases if case.room is not None}
-    packing = pack([queued.want for queued in queue], rooms, world.nodes, _holding(snapshot.pods, cases), policy)
+    packing = pack([queued.want for queued in queue], rooms, world.nodes, snapshot.pods, policy)
     replaced = _one_old_first(cases, queue, packing)
     ending = [d for case in cases if case.book for d in case.book.deletes] + list(replaced.values())
     ends = tuple(e for case in cases if case.book for e in case.book.ends)
@@ -61,13 +61,6 @@ def plan_cluster(snapshot: Snapshot, policy: Policy) -> ClusterPlan:
         bars=draw_bars(world.nodes, snapshot.pods, plans, ending={d.uid for d in deletes} | {e.uid for e in ends}),
         next_wake_seconds=_next_wake(cases, world),
     )
-
-
-def _holding(pods: Sequence[PodView], cases: Sequence[Case]) -> list[PodView]:
-    """All pods but those that go without ever having been bound: they hold nothing."""
-    books = [case.book for case in cases if case.book is not None]
-    unbound = {d.uid for book in books for d in book.deletes if d.problem.reason is Reason.UNSCHEDULABLE}
-    return [pod for pod in pods if pod.uid not in unbound]
 
 
 def _order(cases: Sequence[Case]) -> tuple[_Queued, ...]:
@@ -124,7 +117,7 @@ def _take_turns(  # noqa: PLR0913, PLR0917 - the line's last step needs what eve
     world: World,
 ) -> tuple[DeploymentPlan, ...]:
     """Sort what has room into what starts now and what waits, and close every case."""
-    names = {str(pod.key) for pod in world.snapshot.pods}
+    names = {str(key) for key in (*(pod.key for pod in world.snapshot.pods), *world.snapshot.names)}
     ordinals = {
         case.view.key: iter(lowest_free_ordinals(case.view.key, names, count=len(case.book.missing)))
         for case in cases
@@ -210,7 +203,8 @@ def _next_wake(cases: Sequence[Case], world: World) -> float | None:
         moments.extend(missing.not_before for missing in case.book.missing if missing.not_before is not None)
         for pod in case.book.live:
             if not pod.was_ready:
-                moments.append(pod.created + start_budget(pod, case.demand, policy))
+                budget = case.demand.startup_budget if pod.node is not None else policy.schedule_budget
+                moments.append(pod.created + budget)
             elif pod.ready_since is not None and case.book.graves:
                 moments.append(pod.ready_since + policy.failed_kept_for)
     future = [(moment - now).total_seconds() for moment in moments if moment > now]

@@ -8,14 +8,14 @@ the attempt count until its successor has been Ready for a while.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from slmpack.domain.plan import DeletePod, EndPod, RolloutState
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.snapshot import Demand, Key, PodPhase, PodView, Policy
 
-__all__ = ["Book", "Missing", "keep_book", "lowest_free_ordinals", "retire", "start_budget", "start_problem"]
+__all__ = ["Book", "Missing", "keep_book", "lowest_free_ordinals", "retire", "start_problem"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +53,13 @@ class Book:
         return (*self.updated, *self.old)
 
 
-def keep_book(demand: Demand, pods: Sequence[PodView], policy: Policy, now: datetime) -> Book:
-    """Sort `pods` (all of one deployment) and decide what ends and what is missing, before any question of room."""
+def keep_book(
+    demand: Demand, pods: Sequence[PodView], policy: Policy, *, now: datetime, refused: Problem | None = None
+) -> Book:
+    """Sort `pods` (all of one deployment) and decide what ends and what is missing, before any question of room.
+
+    `refused` is why none of its pods is to be tried now.
+    """
     ours = sorted(pods, key=_ordinal)
     ends, expired = _end_late_starts(demand, ours, policy, now)
     gone = {pod.uid for pod in expired}
@@ -65,8 +70,8 @@ def keep_book(demand: Demand, pods: Sequence[PodView], policy: Policy, now: date
     ]
     updated = [p for p in live if _hash(p) == demand.spec_hash]
     old = [p for p in live if _hash(p) != demand.spec_hash]
-    deletes = [*(_delete_expired(p) for p in expired if p.node is None)]
-    stopped = _stopped(demand, graves, old, policy)
+    deletes = [_delete_expired(p) for p in expired if p.node is None]
+    stopped = _stopped(demand, graves, old, policy) or _refused(refused, old)
     starting = any(not p.ready for p in updated)
     surplus = len(live) - demand.replicas - (1 if old and starting else 0)
     for victim in sorted(live, key=lambda p: _victim_order(p, demand))[: max(0, surplus)]:
@@ -77,19 +82,18 @@ def keep_book(demand: Demand, pods: Sequence[PodView], policy: Policy, now: date
         (old if victim in old else updated).remove(victim)
     deletes.extend(_clear_graves(demand, graves, [*live, *dying], policy, now))
     kept_graves = [g for g in graves if g.uid not in {d.uid for d in deletes}]
-    short = 0 if stopped else demand.replicas - len(updated) - len(old) - len(dying)
+    unbound = [p for p in expired if p.node is None]  # made again after a back-off, so that others get their turn
+    idle = bool(stopped or refused)
+    short = 0 if idle else demand.replicas - len(updated) - len(old) - len(dying) - len(unbound)
     leaving = any(p.deleting and not p.finished for p in ours)  # its share may be just the one for the next
-    rolling = bool(old) and not (starting or dying or leaving or stopped)
+    rolling = bool(old) and not (starting or dying or unbound or leaving or idle)
     return Book(
         updated=tuple(updated),
         old=tuple(old),
         graves=graves,
         deletes=tuple(deletes),
         ends=tuple(ends),
-        missing=_instead(
-            _missing(demand, max(0, short) + (rolling and short <= 0), kept_graves, [*live, *dying], policy),
-            [pod for pod in expired if pod.node is None],
-        ),
+        missing=_missing(demand, max(0, short) + (rolling and short <= 0), kept_graves, [*live, *dying], policy),
         surge=rolling and short <= 0,
         rolling=rolling,
         rollout=_rollout_state(demand, updated, old, stopped),
@@ -152,7 +156,7 @@ def _end_late_starts(
     for pod in pods:
         if pod.was_ready or pod.finished or pod.deleting or pod.ended or pod.record is None:
             continue
-        budget = start_budget(pod, demand, policy)
+        budget = demand.startup_budget if pod.node is not None else policy.schedule_budget
         if now - pod.created < budget or (pod.node is None and not pod.unschedulable):
             continue
         expired.append(pod)
@@ -165,14 +169,6 @@ def _end_late_starts(
             )
             ends.append(EndPod(pod=pod.key, uid=pod.uid, deployment=pod.record.deployment, problem=problem))
     return ends, expired
-
-
-def start_budget(pod: PodView, demand: Demand, policy: Policy) -> timedelta:
-    """How long a pod may take to become Ready, or, while it is not bound, to be bound: longer with each attempt."""
-    if pod.node is not None or pod.record is None:
-        return demand.startup_budget
-    doubled: timedelta = policy.schedule_budget * 2 ** min(pod.record.attempt - 1, 16)
-    return min(doubled, policy.schedule_budget_max)
 
 
 def _stopped(demand: Demand, graves: Sequence[PodView], old: Sequence[PodView], policy: Policy) -> Problem | None:
@@ -193,6 +189,17 @@ def _stopped(demand: Demand, graves: Sequence[PodView], old: Sequence[PodView], 
     return None
 
 
+def _refused(refused: Problem | None, old: Sequence[PodView]) -> Problem | None:
+    """A rollout stops as well where nobody takes the new spec's pods."""
+    if refused is None or not old:
+        return None
+    message = (
+        f"a pod of the new spec was refused ({refused.message}); {len(old)} replicas keep the previous spec. "
+        "Correct the spec, or apply the previous one to go back; it is tried again by and by"
+    )
+    return Problem(reason=Reason.ROLLOUT_STOPPED, message=message)
+
+
 def _rollout_state(
     demand: Demand, updated: Sequence[PodView], old: Sequence[PodView], stopped: Problem | None
 ) -> RolloutState:
@@ -208,18 +215,10 @@ def _rollout_state(
 
 def _missing(
     demand: Demand, count: int, graves: Sequence[PodView], unfinished: Sequence[PodView], policy: Policy
-) -> list[Missing]:
+) -> tuple[Missing, ...]:
     open_graves = [g for g in graves if _hash(g) == demand.spec_hash and _successor(g, unfinished) is None]
     result = [_after(grave, policy) for grave in open_graves[:count]]
-    return [*result, *(Missing(attempt=1, replaces="", not_before=None) for _ in range(count - len(result)))]
-
-
-def _instead(missing: Sequence[Missing], unbound: Sequence[PodView]) -> tuple[Missing, ...]:
-    """What was never bound is made again at once, and remembers how often: its next time to be bound is longer."""
-    attempts = [pod.record.attempt + 1 for pod in unbound if pod.record is not None]
-    fresh = [n for n, entry in enumerate(missing) if not entry.replaces]
-    again = dict(zip(fresh, attempts, strict=False))
-    return tuple(replace(entry, attempt=again.get(n, entry.attempt)) for n, entry in enumerate(missing))
+    return (*result, *(Missing(attempt=1, replaces="", not_before=None) for _ in range(count - len(result))))
 
 
 def _after(grave: PodView, policy: Policy) -> Missing:
@@ -276,7 +275,7 @@ def _delete_expired(pod: PodView) -> DeletePod:
 
 def _delete(pod: PodView, problem: Problem) -> DeletePod:
     deployment = pod.record.deployment if pod.record is not None else pod.key
-    return DeletePod(pod=pod.key, uid=pod.uid, deployment=deployment, problem=problem)
+    return DeletePod(pod=pod.key, uid=pod.uid, deployment=deployment, problem=problem, spec_hash=_hash(pod))
 
 
 def _last_words(pod: PodView) -> str:

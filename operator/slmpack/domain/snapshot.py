@@ -242,8 +242,7 @@ class Policy:
     failed_kept_for: timedelta = timedelta(minutes=10)
     """A failed pod is kept until its successor has been Ready this long."""
     schedule_budget: timedelta = timedelta(seconds=60)
-    """A pod that the scheduler cannot bind for this long is deleted and planned again; twice as long each time."""
-    schedule_budget_max: timedelta = timedelta(hours=1)
+    """A pod that the scheduler cannot bind for this long is deleted and planned again, after a back-off."""
     render_version: str = "1"
 
 
@@ -255,3 +254,8 @@ class Snapshot:
     deployments: tuple[DeploymentView, ...]
     nodes: tuple[NodeView, ...]
     pods: tuple[PodView, ...]
+    refused: Mapping[tuple[Key, str], Problem] = field(default_factory=dict)
+    """By SLMDeployment and spec hash: why the API server or the scheduler took none of its pods. Until that is to be
+    tried again, it holds neither room nor a turn."""
+    names: frozenset[Key] = frozenset()
+    """Pods without a view, whose names are taken all the same."""

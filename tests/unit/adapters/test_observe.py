@@ -139,7 +139,7 @@ async def test_counting_is_rare_and_a_count_that_stays_wrong_lists() -> None:
 async def test_a_watch_that_lags_behind_a_busy_cluster_is_not_listed_over() -> None:
     world = World()
     await world.observer.refresh()
-    for number in range(20):
+    for number in range(10):
         world.add(PODS.path(), _pod(f"new-{number}"), version=101 + number)
         world.clock.advance(COUNT_SECONDS)
         await world.observer.refresh()

@@ -161,6 +161,25 @@ async def test_a_refused_pod_is_reported_and_not_asked_for_again_at_once(world: 
     assert set(world.pods()) == {"m-0"}
 
 
+async def test_what_the_scheduler_refuses_is_made_again_after_a_growing_pause(world: World) -> None:
+    world.apply(replicas=1)
+    await world.loop.turn()
+    for pause in (10, 20, 40):
+        (name,) = world.pods()
+        why = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}
+        world.patch(PODS, name, {"status": {"conditions": [why]}}, subresource="status")
+        world.clock.advance(61)
+        await world.loop.turn()
+        await world.loop.turn()
+        assert (world.pods(), world.status()["reason"]) == ({}, "Unschedulable")
+        world.clock.advance(pause - 1)
+        await world.loop.turn()
+        assert world.pods() == {}
+        world.clock.advance(1)
+        await world.loop.turn()
+        assert len(world.pods()) == 1
+
+
 async def test_a_changed_spec_is_tried_at_once(world: World) -> None:
     world.apply(replicas=1)
     world.api.faults["create", "/pods"] = [Forbidden("a policy said no", status=403)]
@@ -170,12 +189,12 @@ async def test_a_changed_spec_is_tried_at_once(world: World) -> None:
     assert set(world.pods()) == {"m-0"}
 
 
-async def test_a_foreign_pod_of_the_same_name_is_a_name_conflict(world: World) -> None:
+async def test_a_foreign_pod_of_the_same_name_is_passed_over(world: World) -> None:
     foreign = {"metadata": {"name": "m-0", "namespace": "default"}, "spec": {"containers": [{"name": "c"}]}}
     world.store.create(world.store.registry.parse(PODS.path(namespace="default")), foreign)
     world.apply(replicas=1)
     await world.loop.turn()
-    assert world.status()["reason"] == "NameConflict"
+    assert set(world.pods()) == {"m-0", "m-1"}
     assert "ownerReferences" not in world.get(PODS, "m-0")["metadata"]
 
 

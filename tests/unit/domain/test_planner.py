@@ -14,6 +14,7 @@ from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.sharing import Mode
 from slmpack.domain.snapshot import (
     DeploymentView,
+    Key,
     ModelUnknown,
     NodeView,
     PodPhase,
@@ -195,6 +196,23 @@ def test_rollouts_on_a_full_cluster_go_on_side_by_side() -> None:
     kept = tuple(pod for pod in pods if pod.key.name not in {"a-1", "b-1"})
     result = plan_cluster(a_snapshot(deployments=changed, nodes=(node,), pods=kept), POLICY)
     assert sorted(create.name for create in creates(result)) == ["a-1", "b-1"]
+
+
+def test_what_is_refused_holds_neither_a_turn_nor_room() -> None:
+    first, second = a_deployment("first"), a_deployment("second", created=NOW)
+    for node in (mps_node("n"), whole_node("n")):
+        world = a_snapshot(deployments=(first, second), nodes=(node,))
+        assert [create.name for create in creates(plan_cluster(world, POLICY))] == ["first-0"]
+        problem = Problem(reason=Reason.CREATE_REFUSED, message="no such service account")
+        world = replace(world, refused={(first.key, "spec-a"): problem})
+        assert [create.name for create in creates(plan_cluster(world, POLICY))] == ["second-0"]
+
+
+def test_names_of_pods_without_a_view_are_taken_too() -> None:
+    world = replace(
+        a_snapshot(deployments=(a_deployment(),), nodes=(whole_node("n"),)), names=frozenset({Key("llm", "qwen-0")})
+    )
+    assert [create.name for create in creates(plan_cluster(world, POLICY))] == ["qwen-1"]
 
 
 def test_a_rollouts_extra_replica_takes_no_room_from_one_that_is_missing() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from slmpack.domain.plan import DeletePod
-from slmpack.domain.reasons import Reason
+from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.rollout import Book, Missing, keep_book, lowest_free_ordinals, start_problem
 from slmpack.domain.snapshot import Demand, Key, PodPhase, PodView
 from tests.support.builders import NOW, POLICY, a_demand, a_deployment, a_pod, a_snapshot, creates, plan, whole_node
@@ -45,7 +45,7 @@ def failed(ordinal: int = 0, **changes: Any) -> PodView:
 
 
 def book(*pods: PodView, replicas: int = 1, **demand: Any) -> Book:
-    return keep_book(a_demand(replicas=replicas, **demand), pods, POLICY, NOW)
+    return keep_book(a_demand(replicas=replicas, **demand), pods, POLICY, now=NOW)
 
 
 def names(deletes: tuple[DeletePod, ...]) -> list[tuple[str, Reason]]:
@@ -132,24 +132,28 @@ def test_what_no_budget_ends(view: PodView) -> None:
     assert (there.ends, there.deletes) == ((), ())
 
 
-def test_a_pod_that_cannot_be_scheduled_is_deleted_and_planned_again() -> None:
+def test_a_pod_that_cannot_be_scheduled_is_deleted_and_its_successor_waits_a_turn() -> None:
     there = book(starting(node=None, unschedulable="0/3 nodes", created=NOW - timedelta(seconds=60)))
     assert [(d.pod.name, d.problem.reason, d.problem.message) for d in there.deletes] == [
         ("qwen-0", Reason.UNSCHEDULABLE, "the scheduler could not bind it: 0/3 nodes")
     ]
-    assert (there.ends, there.missing) == ((), (replace(FRESH, attempt=2),))
+    assert (there.ends, there.missing) == ((), ())
 
 
-def test_each_time_a_pod_gets_longer_to_be_bound() -> None:
-    """What the scheduler refuses for a reason that the planner does not know must not be made anew for ever."""
-    for attempt, seconds in [(1, 60), (2, 120), (5, 960), (7, 3600), (60, 3600)]:
-        pod = starting(node=None, unschedulable="0/3 nodes", created=NOW - timedelta(seconds=seconds - 1))
-        assert pod.record is not None
-        pod = replace(pod, record=replace(pod.record, attempt=attempt))
-        assert book(pod).deletes == ()
-        assert [d.problem.reason for d in book(replace(pod, created=pod.created - timedelta(seconds=1))).deletes] == [
-            Reason.UNSCHEDULABLE
-        ]
+REFUSED = Problem(reason=Reason.CREATE_REFUSED, message="exceeded quota")
+
+
+def test_what_is_refused_is_not_missing_until_it_is_to_be_tried_again() -> None:
+    assert keep_book(a_demand(replicas=2), (), POLICY, now=NOW).missing == (FRESH, FRESH)
+    there = keep_book(a_demand(replicas=2), (), POLICY, now=NOW, refused=REFUSED)
+    assert (there.missing, there.rollout.problem.reason) == ((), Reason.UP_TO_DATE)
+
+
+def test_a_rollout_whose_pods_are_refused_stops_and_says_how_to_go_back() -> None:
+    there = keep_book(a_demand(replicas=1, spec_hash="b"), (pod(),), POLICY, now=NOW, refused=REFUSED)
+    assert (there.missing, there.rolling, there.rollout.problem.reason) == ((), False, Reason.ROLLOUT_STOPPED)
+    assert "refused (exceeded quota); 1 replicas keep" in there.rollout.problem.message
+    assert "apply the previous one to go back" in there.rollout.problem.message
 
 
 # failures and their graves
@@ -371,4 +375,4 @@ def test_ordinals_are_the_lowest_that_no_pod_of_the_namespace_holds() -> None:
 
 def test_the_demand_is_only_read() -> None:
     demand: Demand = a_demand()
-    assert keep_book(demand, (), POLICY, NOW) == keep_book(demand, (), POLICY, NOW)
+    assert keep_book(demand, (), POLICY, now=NOW) == keep_book(demand, (), POLICY, now=NOW)

@@ -19,7 +19,11 @@ HERE = FIRST.placement
 
 def delete(pod: PodView) -> DeletePod:
     return DeletePod(
-        pod=pod.key, uid=pod.uid, deployment=Key("llm", "qwen"), problem=Problem(reason=Reason.SCALED_DOWN, message="x")
+        pod=pod.key,
+        uid=pod.uid,
+        deployment=Key("llm", "qwen"),
+        problem=Problem(reason=Reason.SCALED_DOWN, message="x"),
+        spec_hash="spec-a",
     )
 
 

@@ -1,0 +1,109 @@
+"""How the operator starts: against an API server that is down, that hangs, and that does not know us."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from click.testing import CliRunner
+
+from slmpack import bootstrap
+from slmpack.adapters import health
+from slmpack.bootstrap import default_policy, serve
+from slmpack.cli import main
+from slmpack.config import OperatorConfig
+from slmpack.ports import Forbidden
+
+DEAD = "http://127.0.0.1:1"
+
+
+@pytest.fixture
+async def hanging() -> AsyncIterator[str]:
+    async def hang(_: web.Request) -> web.Response:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    async for url in _served(hang):
+        yield url
+
+
+@pytest.fixture
+async def unknowing() -> AsyncIterator[str]:
+    async def refuse(_: web.Request) -> web.Response:
+        return web.json_response({"message": "Unauthorized"}, status=401)
+
+    async for url in _served(refuse):
+        yield url
+
+
+async def _served(answer: Callable[[web.Request], object]) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)  # type: ignore[arg-type]
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+def _config(tmp_path: Path, server: str) -> OperatorConfig:
+    path = tmp_path / "kubeconfig"
+    config = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": server}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    }
+    path.write_text(json.dumps(config))
+    return OperatorConfig(kubeconfig=str(path), lease_namespace="system", port=0)
+
+
+async def test_a_dead_api_server_leaves_the_operator_alive_and_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(bootstrap, "ASK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(health, "OLDEST_TURN_SECONDS", 0.5)
+    caplog.set_level("INFO")
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(_config(tmp_path, DEAD), default_policy(), stop=stop))
+    await asyncio.sleep(1.0)
+    (url,) = [record.args[0] for record in caplog.records if record.msg == "listening on %s" and record.args]  # type: ignore[index]
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{url}/healthz") as answer:
+            assert answer.status == 200
+        async with session.get(f"{url}/readyz") as answer:
+            assert answer.status == 503
+            assert "not started yet: the API server does not answer" in await answer.text()
+    stop.set()
+    assert await asyncio.wait_for(serving, 5) == 0
+
+
+async def test_sigterm_ends_a_start_that_hangs(tmp_path: Path, hanging: str) -> None:
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(_config(tmp_path, hanging), default_policy(), stop=stop))
+    await asyncio.sleep(0.3)
+    started = time.monotonic()
+    stop.set()
+    assert await asyncio.wait_for(serving, 5) == 0
+    assert time.monotonic() - started < 2
+
+
+async def test_a_token_that_is_refused_is_no_reason_to_wait(tmp_path: Path, unknowing: str) -> None:
+    serving = serve(_config(tmp_path, unknowing), default_policy(), stop=asyncio.Event())
+    with pytest.raises(Forbidden, match="Unauthorized"):
+        await asyncio.wait_for(serving, 10)
+
+
+@pytest.mark.parametrize(("name", "identity"), [("slmpack-0", "slmpack-0"), ("", None)])
+def test_a_pods_name_is_who_holds_the_lease(name: str, identity: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[OperatorConfig] = []
+    monkeypatch.setattr(bootstrap, "run", started.append)
+    monkeypatch.setenv("POD_NAME", name)
+    CliRunner().invoke(main, ["run"])
+    assert [config.identity for config in started] == [identity]
