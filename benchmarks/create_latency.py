@@ -1,6 +1,7 @@
 """From an SLMDeployment's acceptance to its first pod: 50 resources of one replica, applied at once, real API server.
 
-Both ends are ADDED events, timed at one watch client. The baseline, in the same run: 50 Deployments of one replica,
+Both ends are ADDED events, timed at one watch client; the stand-in kubelets only pull images meanwhile, as kubelets do
+their work on other machines. The baseline, in the same run: 50 Deployments of one replica,
 whose pods kube-controller-manager makes.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 from slmpack.adapters.kube import KubeClient
 from slmpack.api.crd import render_crd
 from slmpack.devcluster.nodes import whole_node
+from slmpack.devcluster.worker import Timing
 from tests.support.control_plane import ControlPlane
 from tests.support.operator import Operator, eventually, operator_account, playing_nodes
 
@@ -34,7 +36,10 @@ def main() -> None:
             "kubeconfig": str(control_plane.kubeconfig(token, user="slmpack")),
             "lease_namespace": system,
         }
-        with playing_nodes(control_plane, NODES), Operator(config, log=Path(folder) / "operator.log") as operator:
+        with (
+            playing_nodes(control_plane, NODES, timing=Timing(pull=120)),
+            Operator(config, log=Path(folder) / "operator.log") as operator,
+        ):
             operator.wait_ready()
             ours = asyncio.run(_measure(control_plane, "slmpack.dev", "v1alpha1", "slmdeployments", _slm))
             plain = asyncio.run(_measure(control_plane, "apps", "v1", "deployments", _deployment))

@@ -28,7 +28,7 @@ class Pace:
     """At the latest."""
     idle: float = 0.1
     """After the last of a batch of events."""
-    longest: float = 0.25
+    longest: float = 0.2
     """After the first of a batch of events."""
     longest_untold: float = 2.0
     """While events keep coming, pods come first and status this much later at most."""
@@ -99,7 +99,7 @@ class PlannerLoop:
         self._last_turn = parts.clock.monotonic()
         self._untold: list[Action] = []
         """Done, but not told by an event yet."""
-        self._told_at = self._last_turn
+        self._put_off_at: float | None = None
         self._trouble = "no turn has ended yet"
         self._obstacle = ""
 
@@ -166,7 +166,7 @@ class PlannerLoop:
             return "ok", 0.0
         execution = await self._parts.executor.serve(plan, replace(execution, done=tuple(self._untold)))
         self._untold.clear()
-        self._told_at = self._parts.clock.monotonic()
+        self._put_off_at = None
         untold = await self._parts.reporter.report(plan, execution)
         if broken := execution.broken or untold:
             raise broken
@@ -177,8 +177,11 @@ class PlannerLoop:
 
     def _may_defer(self, execution: Execution) -> bool:
         """Whether Services, status and events can wait a turn: more news is in, and pods come first."""
-        waited = self._parts.clock.monotonic() - self._told_at
-        return self._wake.is_set and execution.broken is None and waited < self._pace.longest_untold
+        now = self._parts.clock.monotonic()
+        if not self._wake.is_set or execution.broken is not None:
+            return False
+        self._put_off_at = now if self._put_off_at is None else self._put_off_at
+        return now - self._put_off_at < self._pace.longest_untold
 
     def _back_off(self, why: str) -> float:
         self._failures += 1
