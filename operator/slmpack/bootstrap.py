@@ -127,6 +127,7 @@ class _Operator:
     def __init__(self, client: KubeClient, config: OperatorConfig, policy: Policy) -> None:
         self._config = config
         clock, pace, telemetry = SystemClock(), Pace(), PrometheusTelemetry()
+        client.on_date = clock.agree_with
         self._wake = Wake(pace)
         self.hub = HubModels(config.hub, wake=self._wake.set, clock=clock)
         self._observer = Observer(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -68,6 +68,8 @@ class KubeClient:
         self._api = ApiClient(configuration=connection.configuration)
         self._api.user_agent = "slmpack"
         self._calls = asyncio.Semaphore(CONCURRENT_CALLS)
+        self.on_date: Callable[[str], None] = lambda _: None
+        """Given the Date header of each answer."""
 
     @classmethod
     async def connect(
@@ -211,6 +213,7 @@ class KubeClient:
         try:
             response = await self._send(call)
             async with response:
+                self.on_date(response.headers.get("Date", ""))
                 retry_after = response.headers.get("Retry-After", "")
                 seconds = float(retry_after) if retry_after.isdigit() else None
                 return response.status, await response.read(), seconds
