@@ -121,13 +121,14 @@ class Board:
         return None
 
     def would_inherit(self, victim: PodView, want: Want, *, before: Sequence[Want]) -> bool:
-        """Whether `want` would get the room that `victim` leaves, or one of `before` would that has none either."""
+        """Whether `want` would get the room of `victim`, of the same deployment, and none of `before` would."""
         node = where(victim)
         if node is None or node not in self._free:
             return False
-        self._leave(victim, node, sign=1)
+        held = (want.deployment, node)
+        self._leave(victim, held, sign=1)
         heir = next((other for other in (*before, want) if self._fits_on(other, node)), None)
-        self._leave(victim, node, sign=-1)
+        self._leave(victim, held, sign=-1)
         return heir is want
 
     def _fits_on(self, want: Want, node: str) -> bool:
@@ -136,13 +137,12 @@ class Board:
                 return True
         return False
 
-    def _leave(self, pod: PodView, node: str, *, sign: int) -> None:
-        free = self._free[node]
+    def _leave(self, pod: PodView, held: tuple[Key, str], *, sign: int) -> None:
+        free = self._free[held[1]]
         for name, amount in {**pod.requests, "pods": 1}.items():
             free[name] = free.get(name, 0) + sign * amount
-            self._update_open(node, name)
-        if pod.record is not None:
-            self._count[pod.record.deployment, node] = self._count.get((pod.record.deployment, node), 0) - sign
+            self._update_open(held[1], name)
+        self._count[held] = self._count.get(held, 0) - sign
 
     def _seat(self, node: GpuNode, pods: Sequence[PodView]) -> None:
         resources = {offer.resource for offer in node.offers}
