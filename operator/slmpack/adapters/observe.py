@@ -21,7 +21,7 @@ from slmpack.adapters.records import (
 )
 from slmpack.adapters.resources import NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS, Resource
 from slmpack.adapters.selector import EVERYTHING, Selector
-from slmpack.adapters.store import KindStore
+from slmpack.adapters.store import KindStore, key_of
 from slmpack.adapters.views import Bystander, bystander, node_view, pod_view
 from slmpack.api.translate import translate
 from slmpack.api.v1alpha1 import SLMDeployment
@@ -140,16 +140,20 @@ class Observer:
     def handle(self, resource: Resource, kind: str | None, raw: Mapping[str, Any]) -> bool:
         """Take in an event of a watch; True if the planner should look. `kind` is None for what a watch starts with."""
         feed = self._feeds[resource]
+        freed = resource == PODS and self._see_bystander(kind, raw)
         if kind == "DELETED":
-            if feed.beside is not None:
-                feed.beside.drop(raw)
-            return feed.store.drop(raw)
-        if feed.beside is not None:
-            feed.beside.put(raw)
+            return feed.store.drop(raw) or freed
         changed = feed.store.put(raw)
         if kind is None and feed.store.listed:
             feed.uncounted = changed = True
-        return changed
+        return changed or freed
+
+    def _see_bystander(self, kind: str | None, raw: Mapping[str, Any]) -> bool:
+        """Keep count of pods without a view; True if one left room on a GPU node."""
+        before = self._bystanders.get(key_of(raw))
+        changed = self._bystanders.drop(raw) if kind == "DELETED" else self._bystanders.put(raw)
+        gone = before is not None and changed and self._bystanders.get(key_of(raw)) is None
+        return gone and before is not None and self._nodes.get(Key("", before.node)) is not None
 
     def put(self, resource: Resource, raw: Mapping[str, Any]) -> None:
         """Take in the answer to our own write."""

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from slmpack.domain.snapshot import Key
 
-__all__ = ["KindStore"]
+__all__ = ["KindStore", "key_of"]
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ class KindStore(Generic[T]):
 
     def drop(self, raw: Mapping[str, Any]) -> bool:
         """Take a deletion in; True if what concerns us changed."""
-        key, version = _key(raw), _version(raw)
+        key, version = key_of(raw), _version(raw)
         before = self._entries.get(key)
         if version < max(self._listed, before.version if before else -1):
             return False
@@ -98,10 +98,11 @@ class KindStore(Generic[T]):
 
     def _read(self, raw: Mapping[str, Any]) -> tuple[Key, _Entry[T]]:
         uid = str((raw.get("metadata") or {}).get("uid") or "")
-        return _key(raw), _Entry(uid, _version(raw), self._project(raw))
+        return key_of(raw), _Entry(uid, _version(raw), self._project(raw))
 
 
-def _key(raw: Mapping[str, Any]) -> Key:
+def key_of(raw: Mapping[str, Any]) -> Key:
+    """Namespace (empty for what has none) and name."""
     meta = raw.get("metadata") or {}
     return Key(str(meta.get("namespace") or ""), str(meta.get("name") or ""))
 

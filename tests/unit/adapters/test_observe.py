@@ -320,3 +320,20 @@ async def test_pods_without_gpus_count_for_the_room_of_their_node_only() -> None
     snapshot = world.observer.snapshot()
     assert snapshot.pods == ()
     assert snapshot.nodes[0].used_by_others == {"cpu": 2000, "memory": 1024**3, "pods": 1}
+
+
+async def test_a_pod_without_a_gpu_that_leaves_a_gpu_node_wakes_the_planner() -> None:
+    world = World()
+    world.add(NODES.path(), whole_node("l4"))
+    await world.observer.refresh()
+
+    def event(name: str, node: str, version: int, **status: str) -> dict[str, Any]:
+        meta = {"name": name, "namespace": "x", "uid": name, "resourceVersion": str(version)}
+        return {"metadata": meta, "spec": {"nodeName": node, "containers": [{"name": "c"}]}, "status": status}
+
+    assert not world.observer.handle(PODS, "ADDED", event("a", "l4", 201))
+    assert not world.observer.handle(PODS, "ADDED", event("b", "l4", 202))
+    assert not world.observer.handle(PODS, "ADDED", event("c", "elsewhere", 203))
+    assert world.observer.handle(PODS, "DELETED", event("a", "l4", 204))
+    assert world.observer.handle(PODS, "MODIFIED", event("b", "l4", 205, phase="Succeeded"))
+    assert not world.observer.handle(PODS, "DELETED", event("c", "elsewhere", 206))
