@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -156,7 +157,8 @@ class _Demo:
             return
         with _Screen(self._console) as screen:
             while operator.obituary() is None:
-                screen.show(await onlooker.look())
+                with contextlib.suppress(PortError, TimeoutError):  # a cluster of others' may be away for a while
+                    screen.show(await onlooker.look())
                 await asyncio.sleep(LOOK_SECONDS_OWN if stage.own else LOOK_SECONDS_OTHERS)
 
     def _suggest(self, stage: Stage) -> None:
