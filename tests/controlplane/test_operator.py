@@ -109,7 +109,9 @@ def _ours(before: Counter[MutatingRequest], after: Counter[MutatingRequest]) -> 
     return {
         request: count
         for request, count in changed.items()
-        if (request.resource in kinds or request.group == "events.k8s.io") and request.subresource in {"", "status"}
+        if (request.resource in kinds or request.group == "events.k8s.io")
+        and request.subresource in {"", "status"}
+        and (request.resource, request.verb) != ("services", "DELETE")  # the garbage collector's: we delete none
     }
 
 

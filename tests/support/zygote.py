@@ -45,13 +45,14 @@ class Zygote:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            start_new_session=True,
         )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.send_signal(signal.SIGKILL)
+        os.killpg(self._process.pid, signal.SIGKILL)  # an operator that runs must not outlive a failed test
         self._process.communicate()
         self._log.close()
 
