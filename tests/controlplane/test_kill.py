@@ -178,8 +178,13 @@ def test_killed_at_any_point_it_loses_doubles_and_overcommits_nothing(
             zygote.kill()
         assert created > 3, (tmp_path / "operator.log").read_text()[-3000:]
         zygote.start()
-        eventually(world.is_settled, seconds=120, what="the world settles after the last start")
-        done.set()
+        try:
+            eventually(world.is_settled, seconds=180, what="the world settles after the last start")
+        except AssertionError as error:
+            seen = [(slm["metadata"]["name"], slm["spec"]["replicas"], slm.get("status")) for slm in world.slms()]
+            raise AssertionError(f"{error}: {seen}") from error
+        finally:
+            done.set()
         watcher.join()
         zygote.kill()
     assert world.broken == []
