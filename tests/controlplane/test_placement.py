@@ -224,7 +224,7 @@ def test_a_delete_cleans_up_whether_or_not_the_operator_runs(scene: Scene, opera
     if operator == "down":
         scene.operator.terminate()
     scene.api.kubectl("delete", "slm", "web", "-n", scene.namespace)
-    eventually(lambda: not scene.pods(), seconds=90, what="the garbage collector deletes the pods")
+    eventually(lambda: not scene.pods(), seconds=240, what="the garbage collector deletes the pods")
     eventually(lambda: not _services(scene), seconds=90, what="and the Service")
     if operator == "down":
         scene.start()
