@@ -1,6 +1,7 @@
 """config.json of models on a Hugging Face Hub (or a mirror of one), fetched in the background and kept in memory.
 
-A lookup never blocks and never raises. What failed is tried again with back-off, by the lookups that come anyway.
+A lookup never blocks and never raises. What failed is tried again with back-off, by the lookups that come anyway. The
+size of the checkpoint comes with the config, as `CHECKPOINT_KEY`, where its metadata can be read; else without it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from urllib.parse import quote
 import aiohttp
 
 from slmpack.adapters.clock import SystemClock
+from slmpack.adapters.safetensors import UnreadableError, checkpoint_bytes
 from slmpack.adapters.tables import bundled_config
+from slmpack.domain.checkpoint import CHECKPOINT_KEY
 from slmpack.domain.internal import internal_problem
 from slmpack.domain.reasons import Reason
 from slmpack.domain.snapshot import ModelUnknown
@@ -32,6 +35,8 @@ SCHEME = "hf://"
 LARGEST_BYTES = 1024 * 1024
 """A config.json has a few KiB."""
 LIMITS = aiohttp.ClientTimeout(total=30, sock_connect=5, sock_read=10)
+METADATA_SECONDS = 10.0
+"""For the size of a checkpoint, which a config need not wait for."""
 FIRST_RETRY_SECONDS = 5.0
 LAST_RETRY_SECONDS = 300.0
 CONCURRENT_FETCHES = 8
@@ -39,6 +44,7 @@ KEPT_SECONDS = 3600.0
 """What no lookup has asked for in this long is forgotten: every cycle asks for all that is in use."""
 
 Config = Mapping[str, object]
+_UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +137,8 @@ class HubModels:
         try:
             async with self._slots:
                 cached = await asyncio.to_thread(self._read_cache, repo, revision)
-                return await self._download(repo, revision) if cached is None else cached
+                found = await self._download(repo, revision) if cached is None else cached
+                return found if isinstance(found, ModelUnknown) else await self._weighed(repo, revision, found)
         except Exception as error:  # one model's bug must not be asked for again without a pause
             problem = internal_problem(error, during=f"fetching config.json of {SCHEME}{repo}")
             logger.exception("%s", problem.message)
@@ -140,31 +147,54 @@ class HubModels:
     async def _download(self, repo: str, revision: str) -> Config | ModelUnknown:
         if self._settings.offline:
             return _unavailable(repo, "the operator is offline (HF_HUB_OFFLINE); put it into spec.model.config")
-        url = f"{self._settings.endpoint.rstrip('/')}/{quote(repo)}/resolve/{quote(revision, safe='')}/config.json"
+        url = self._url(repo, revision, "config.json")
         try:
-            status, content = await self._get(url)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            status, content = await self._get(url, most=LARGEST_BYTES + 1)
+        except _UNREACHABLE as error:
             return _unavailable(repo, f"GET {url}: {str(error) or type(error).__name__}")
         if status != HTTPStatus.OK:
             return self._refused(repo, revision, url=url, status=status)
         found = _parse(repo, content)
-        if not isinstance(found, ModelUnknown):
-            await asyncio.to_thread(self._write_cache, repo, revision, content)
-        return found
+        if isinstance(found, ModelUnknown):
+            return found
+        config = {key: value for key, value in found.items() if key != CHECKPOINT_KEY}
+        await asyncio.to_thread(self._write_cache, repo, revision, config)
+        return config
 
-    async def _get(self, url: str) -> tuple[int, bytes]:
-        """Status and at most one byte more than is accepted. A redirect to another host goes without the token."""
+    async def _weighed(self, repo: str, revision: str, config: Config) -> Config:
+        """The config with the size of its checkpoint; 0, which is kept in the cache only, says that there is none."""
+        if CHECKPOINT_KEY not in config and not self._settings.offline:
+            try:
+                async with asyncio.timeout(METADATA_SECONDS):
+                    size = await checkpoint_bytes(
+                        lambda name, most: self._get(self._url(repo, revision, name), most=most, ranged=True)
+                    )
+            except (UnreadableError, *_UNREACHABLE) as error:
+                why = str(error) or type(error).__name__
+                logger.warning("the size of %s%s is taken from its config.json: %s", SCHEME, repo, why)
+            else:
+                config = {**config, CHECKPOINT_KEY: size}
+                await asyncio.to_thread(self._write_cache, repo, revision, config)
+        return config if config.get(CHECKPOINT_KEY) else {k: v for k, v in config.items() if k != CHECKPOINT_KEY}
+
+    def _url(self, repo: str, revision: str, name: str) -> str:
+        return f"{self._settings.endpoint.rstrip('/')}/{quote(repo)}/resolve/{quote(revision, safe='')}/{name}"
+
+    async def _get(self, url: str, *, most: int, ranged: bool = False) -> tuple[int, bytes]:
+        """Status and the first `most` bytes, whatever is sent. A redirect to another host goes without the token."""
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=LIMITS, trust_env=True, headers={"User-Agent": "slmpack"})
         token = self._settings.token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if ranged:
+            headers |= {"Range": f"bytes=0-{most - 1}", "Accept-Encoding": "identity"}
         async with self._session.get(url, headers=headers) as response:
-            content = b""
+            content = bytearray()
             async for chunk in response.content.iter_chunked(65536):
                 content += chunk
-                if len(content) > LARGEST_BYTES:
+                if len(content) >= most:
                     break
-            return response.status, content
+            return response.status, bytes(content[:most])
 
     def _refused(self, repo: str, revision: str, *, url: str, status: int) -> ModelUnknown:
         if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
@@ -191,14 +221,14 @@ class HubModels:
             return None
         return None if isinstance(found, ModelUnknown) else found
 
-    def _write_cache(self, repo: str, revision: str, content: bytes) -> None:
+    def _write_cache(self, repo: str, revision: str, config: Config) -> None:
         path = self._cache_file(repo, revision)
         if path is None:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             fresh = path.with_suffix(".new")
-            fresh.write_bytes(content)
+            fresh.write_text(json.dumps(config), encoding="utf-8")
             fresh.replace(path)
         except OSError as error:
             logger.warning("config.json of %s is not cached: %s", repo, error)

@@ -1,191 +1,150 @@
-"""A model's shape, read from its config.json: exact parameter count and KV cache geometry, or why it is unknown.
+"""A model's profile, read from its config.json: exact parameters, cache geometry and bytes, or why they are unknown.
 
-Closed world: an architecture counts only if `_ARCHITECTURES` states its tensors, and a key that would change them
-(experts, latent attention, quantisation, a second tower) makes the layout unknown. Nothing is guessed: where a key may
-be absent, the default is that of the architecture's configuration class in Hugging Face transformers.
+Closed world: an architecture counts only if `architectures.ARCHITECTURES` states its tensors, and a key that would
+change them (a second tower, state-space layers, an unknown quantisation) makes the layout unknown. Nothing is guessed:
+where a key may be absent, the default is that of the architecture's configuration class in Hugging Face transformers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-__all__ = ["ModelProfile", "UnknownLayout", "parse_model_config", "supported_architectures"]
+from slmpack.domain.architectures import ARCHITECTURES, Architecture, Shared
+from slmpack.domain.attention_layers import windows_of
+from slmpack.domain.checkpoint import CHECKPOINT_KEY, MOST_CHECKPOINT_BYTES, with_checkpoint_bytes
+from slmpack.domain.decoder import Shape, decoder_tensors, expert_layers, latent_of, shape_of, width_of
+from slmpack.domain.encoder import encoder_tensors, usable_positions
+from slmpack.domain.model_config import Config, UnknownError
+from slmpack.domain.model_profile import (
+    AttentionGroup,
+    CacheGroup,
+    Experts,
+    LinearGroup,
+    ModelProfile,
+    Task,
+    UnknownLayout,
+)
+from slmpack.domain.quantization import Quantization
+from slmpack.domain.quantization_config import quantization_of
+from slmpack.domain.tensors import Matrix, Role, Tensors
 
-_LARGEST = 2**31 - 1
-_MOST_LAYERS = 1024
+__all__ = [
+    "AttentionGroup",
+    "CacheGroup",
+    "Experts",
+    "LinearGroup",
+    "ModelProfile",
+    "Task",
+    "UnknownLayout",
+    "parse_model_config",
+    "supported_architectures",
+]
+
 _DTYPES = {"half": "float16", "float16": "float16", "bfloat16": "bfloat16", "float": "float32", "float32": "float32"}
 _DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+_COMPUTE = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 _TOWERS = ("text_config", "vision_config", "audio_config", "encoder", "decoder", "llm_config", "thinker_config")
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size", "num_experts_per_tok")
+_EXPERTS = (
+    "num_experts",
+    "num_local_experts",
+    "n_routed_experts",
+    "moe_intermediate_size",
+    "num_experts_per_tok",
+    "shared_expert_intermediate_size",
+    "n_shared_experts",
+)
 _LATENT = ("kv_lora_rank", "q_lora_rank")
 _STATE_SPACE = ("mamba_d_state", "mamba_n_heads", "ssm_state_size", "state_size", "attn_layer_indices", "conv_kernel")
-_ATTENTIONS = frozenset({"full_attention", "sliding_attention"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelProfile:
-    """What the footprint needs to know of a dense decoder."""
+class _Dtype:
+    """How unquantised tensors are kept."""
 
-    architecture: str
-    parameters: int
-    """Of the tensors that vLLM loads: tied embeddings count once."""
-    weight_bytes: int
-    layers: int
-    hidden_size: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate_size: int
-    vocab_size: int
-    max_positions: int
-    """`max_position_embeddings`: the longest context that the config states."""
-    dtype: str
-    """float16, bfloat16 or float32, as vLLM's `--dtype auto` resolves the config: float32 is loaded as 16 bits."""
-    dtype_bytes: int
-    kv_layers: int
-    """Layers that keep a KV cache; those with a sliding window count as full, an upper bound."""
-    sliding_window: int | None
-    """Tokens that a sliding-window layer sees, where the config switches one on."""
-    quantization: str | None = None
-    """None: quantised checkpoints are an unknown layout."""
+    name: str
+    stored_bytes: int
+    """Of one number in the checkpoint."""
 
     @property
-    def kv_elements_per_token(self) -> int:
-        """Numbers that one token leaves in the KV cache: 2 * layers * kv_heads * head_dim."""
-        return 2 * self.kv_layers * self.kv_heads * self.head_dim
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnknownLayout:
-    """Why a config gives no footprint: the key to look at, its value, and what would work."""
-
-    key: str
-    value: str
-    message: str
+    def bytes(self) -> int:
+        return _DTYPE_BYTES[self.name]
 
 
 def supported_architectures() -> tuple[str, ...]:
     """Every name that `architectures` may hold."""
-    return tuple(sorted(_ARCHITECTURES))
+    return tuple(sorted(ARCHITECTURES))
 
 
 def parse_model_config(
-    config: Mapping[str, object], *, dtype_override: str | None = None
+    config: Mapping[str, object],
+    *,
+    dtype_override: str | None = None,
+    quantization_override: str | None = None,
+    task: Task | None = None,
 ) -> ModelProfile | UnknownLayout:
-    """The profile of a config.json; `dtype_override` is what the user gave vLLM as --dtype."""
+    """The profile of a config.json.
+
+    `dtype_override` and `quantization_override` are what the user gave vLLM as --dtype and --quantization; `task` is
+    what the engine is told to do with a decoder, None: what its architecture is for. Where the config carries
+    `checkpoint.CHECKPOINT_KEY`, the weights are checked against it.
+    """
+    read = Config(config)
     try:
-        return _parse(config, dtype_override=dtype_override)
-    except _UnknownError as unknown:
+        profile = _parse(read, dtype_override=dtype_override, override=quantization_override, task=task)
+        stored = read.number(CHECKPOINT_KEY, default=0, least=0, largest=MOST_CHECKPOINT_BYTES)
+    except UnknownError as unknown:
         return unknown.layout
+    return with_checkpoint_bytes(profile, stored) if stored else profile
 
 
-class _UnknownError(Exception):
-    """Leaves the parser; never leaves this module."""
-
-    def __init__(self, *, key: str, value: object, rule: str) -> None:
-        super().__init__(rule)
-        shown = _shown(value)
-        self.layout = UnknownLayout(key=key, value=shown, message=f"config.json: {key} is {shown}: {rule}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Flag:
-    """A tensor that is there if this key of the config says so."""
-
-    key: str
-    default: bool
-
-
-_Rule = bool | _Flag
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
-    vocab: int
-    positions: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Architecture:
-    """Which tensors a decoder layer and its surroundings have."""
-
-    qkv_bias: _Rule = False
-    output_bias: _Rule = False
-    mlp_bias: _Rule = False
-    gated_mlp: bool = True
-    norms: int = 2
-    """Normalisations of hidden_size in a layer; those of the heads are `qk_norm`."""
-    norm_bias: bool = False
-    qk_norm: bool = False
-    tied: bool = False
-    """transformers' default of tie_word_embeddings."""
-    head_bias: bool = False
-    head_dim_required: bool = False
-    """Where hidden_size / heads is not what an absent head_dim means."""
-    intermediate_key: str = "intermediate_size"
-    must_be_false: tuple[str, ...] = ()
-    window_by_default: bool = True
-    """What an absent use_sliding_window means where sliding_window is there."""
-    surroundings: Callable[[_Config, _Shape], int] | None = None
-    """Parameters outside the layers, embeddings, output head and final normalisation."""
-
-
-class _Config:
-    """Typed access to a config.json that may hold anything."""
-
-    def __init__(self, raw: Mapping[str, object]) -> None:
-        self._raw = raw
-
-    def has(self, key: str) -> bool:
-        """Whether the key is there and not null."""
-        return self._raw.get(key) is not None
-
-    def raw(self, key: str) -> object:
-        """The value as it stands."""
-        return self._raw.get(key)
-
-    def number(self, key: str, *, largest: int = _LARGEST) -> int:
-        """A positive whole number."""
-        value = self.raw(key)
-        if value is None:
-            raise _UnknownError(key=key, value=None, rule="the key is needed and its value is never guessed; add it")
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= largest:
-            raise _UnknownError(key=key, value=value, rule=f"a whole number from 1 to {largest} is needed")
-        return value
-
-    def flag(self, key: str, *, default: bool) -> bool:
-        """A boolean."""
-        value = self.raw(key)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            raise _UnknownError(key=key, value=value, rule="true or false is needed")
-        return value
-
-    def holds(self, rule: _Rule) -> bool:
-        """Whether a tensor exists."""
-        return self.flag(rule.key, default=rule.default) if isinstance(rule, _Flag) else rule
-
-
-def _parse(raw: Mapping[str, object], *, dtype_override: str | None) -> ModelProfile:
-    config = _Config(raw)
+def _parse(config: Config, *, dtype_override: str | None, override: str | None, task: Task | None) -> ModelProfile:
     name = _architecture_name(config)
-    architecture = _ARCHITECTURES[name]
+    architecture = ARCHITECTURES[name]
+    task = architecture.task if task is None else task
     _refuse_other_layouts(config, architecture)
-    shape = _shape(config, architecture)
-    dtype = _dtype(config, override=dtype_override)
-    parameters = _parameters(config, architecture, shape)
+    if architecture.encoder and task is not Task.EMBED:
+        raise config.unknown("architectures", rule="an encoder can only embed")
+    shape = shape_of(config, architecture)
+    quantization = quantization_of(config, override=override)
+    dtype = _dtype(config, override=dtype_override, task=task)
+    if architecture.encoder:
+        tensors = encoder_tensors(config, shape)
+    else:
+        tensors = decoder_tensors(config, architecture, shape, with_head=task is Task.GENERATE)
+    _check_exclusions(tensors, quantization, layers=shape.layers)
+    return _profile(config, name, shape, tensors=tensors, dtype=dtype, quantization=quantization, task=task)
+
+
+def _profile(  # noqa: PLR0913 - what has been read, one by one
+    config: Config,
+    name: str,
+    shape: Shape,
+    *,
+    tensors: Tensors,
+    dtype: _Dtype,
+    quantization: Quantization | None,
+    task: Task,
+) -> ModelProfile:
+    architecture = ARCHITECTURES[name]
+    cache, attention = _attention(config, architecture, shape)
+    experts = _experts(config, architecture, shape, tensors=tensors, dtype=dtype, quantization=quantization)
+    weights = _bytes(tensors, quantization, dtype_bytes=dtype.bytes)
+    stored = _bytes(tensors, _as_stored(quantization), dtype_bytes=dtype.stored_bytes)
+    whole = tensors.parameters * dtype.bytes if quantization is not None and quantization.loads_whole else 0
+    weights += _absorbed(config, architecture, shape, quantization) * dtype.bytes
+    windows = [group.window for group in attention if group.window is not None]
     return ModelProfile(
         architecture=name,
-        parameters=parameters,
-        weight_bytes=parameters * _DTYPE_BYTES[dtype],
+        task=task,
+        parameters=tensors.parameters,
+        active_parameters=_active(tensors, experts),
+        weight_bytes=weights,
+        config_weight_bytes=weights,
+        checkpoint_bytes=stored,
+        stored_dtype_bytes=dtype.stored_bytes,
+        loading_bytes=max(weights, whole),
+        lookup_bytes=tensors.lookup_parameters * dtype.bytes,
         layers=shape.layers,
         hidden_size=shape.hidden,
         heads=shape.heads,
@@ -193,200 +152,155 @@ def _parse(raw: Mapping[str, object], *, dtype_override: str | None) -> ModelPro
         head_dim=shape.head_dim,
         intermediate_size=shape.intermediate,
         vocab_size=shape.vocab,
-        max_positions=shape.positions,
-        dtype=dtype,
-        dtype_bytes=_DTYPE_BYTES[dtype],
-        kv_layers=shape.layers,
-        sliding_window=_sliding_window(config, architecture),
+        max_positions=usable_positions(config, architecture, shape.positions),
+        dtype=dtype.name,
+        dtype_bytes=dtype.bytes,
+        kv_layers=sum(group.layers for group in cache),
+        cache=cache,
+        state_bytes_per_sequence=0,
+        attention=attention,
+        experts=experts,
+        sliding_window=max(windows, default=None),
+        linears=tensors.linears,
+        quantization=None if quantization is None else quantization.method,
+        compute_dtype="fp8" if quantization is not None and quantization.computes_in_fp8 else _COMPUTE[dtype.name],
     )
 
 
-def _architecture_name(config: _Config) -> str:
+def _architecture_name(config: Config) -> str:
     value = config.raw("architectures")
     names = value if isinstance(value, list | tuple) else []
-    if len(names) == 1 and isinstance(names[0], str) and names[0] in _ARCHITECTURES:
+    if len(names) == 1 and isinstance(names[0], str) and names[0] in ARCHITECTURES:
         return names[0]
-    known = ", ".join(supported_architectures())
-    raise _UnknownError(key="architectures", value=value, rule=f"the footprint is known for one of: {known}")
-
-
-def _refuse_other_layouts(config: _Config, architecture: _Architecture) -> None:
-    for keys, what in (
-        (_TOWERS, "a nested or multimodal model is not modelled"),
-        (_EXPERTS, "a mixture of experts is not modelled"),
-        (_LATENT, "latent attention (MLA) is not modelled"),
-        (_STATE_SPACE, "state-space and hybrid layers are not modelled"),
-        (("quantization_config", "compression_config"), "quantised weights are not modelled; use the 16-bit model"),
-    ):
-        for key in keys:
-            if config.has(key):
-                raise _UnknownError(key=key, value=config.raw(key), rule=what)
-    for key in ("is_encoder_decoder", *architecture.must_be_false):
-        if config.flag(key, default=False):
-            raise _UnknownError(key=key, value=True, rule="only false is modelled")
-    kinds = config.raw("layer_types")
-    if kinds is not None and not (
-        isinstance(kinds, list | tuple) and all(isinstance(kind, str) and kind in _ATTENTIONS for kind in kinds)
-    ):
-        raise _UnknownError(
-            key="layer_types", value=kinds, rule=f"only {' and '.join(sorted(_ATTENTIONS))} are modelled"
-        )
-
-
-def _shape(config: _Config, architecture: _Architecture) -> _Shape:
-    hidden = config.number("hidden_size")
-    heads = config.number("num_attention_heads")
-    kv_heads = config.number("num_key_value_heads") if config.has("num_key_value_heads") else heads
-    if heads % kv_heads:
-        raise _UnknownError(
-            key="num_key_value_heads", value=kv_heads, rule=f"it must divide num_attention_heads, {heads}"
-        )
-    if config.has("head_dim") or architecture.head_dim_required:
-        head_dim = config.number("head_dim")
-    elif hidden % heads:
-        raise _UnknownError(
-            key="num_attention_heads", value=heads, rule=f"without head_dim it must divide hidden_size, {hidden}"
-        )
-    else:
-        head_dim = hidden // heads
-    return _Shape(
-        layers=config.number("num_hidden_layers", largest=_MOST_LAYERS),
-        hidden=hidden,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        intermediate=config.number(architecture.intermediate_key),
-        vocab=config.number("vocab_size"),
-        positions=config.number("max_position_embeddings"),
+    raise config.unknown(
+        "architectures", rule=f"the footprint is known for one of: {', '.join(supported_architectures())}"
     )
 
 
-def _parameters(config: _Config, architecture: _Architecture, shape: _Shape) -> int:
-    norm = shape.hidden * (2 if architecture.norm_bias else 1)
-    layer = _attention(config, architecture, shape) + _mlp(config, architecture, shape) + architecture.norms * norm
-    embeddings = shape.vocab * shape.hidden
-    head = 0 if config.flag("tie_word_embeddings", default=architecture.tied) else embeddings
-    if architecture.head_bias:
-        head += shape.vocab
-    if architecture.surroundings is not None:
-        return shape.layers * layer + architecture.surroundings(config, shape) + head
-    return shape.layers * layer + embeddings + head + norm
+def _refuse_other_layouts(config: Config, architecture: Architecture) -> None:
+    own = _own_keys(architecture)
+    for keys, what in (
+        (_TOWERS, "a nested or multimodal model is not modelled"),
+        (_EXPERTS, "this mixture of experts is not modelled"),
+        (_LATENT, "latent attention (MLA) is not modelled here"),
+        (_STATE_SPACE, "state-space and hybrid layers are not modelled"),
+    ):
+        for key in keys:
+            if config.has(key) and key not in own:
+                raise config.unknown(key, rule=what)
+    for key in ("is_encoder_decoder", *architecture.must_be_false):
+        if config.flag(key, default=False):
+            raise config.unknown(key, rule="only false is modelled")
 
 
-def _attention(config: _Config, architecture: _Architecture, shape: _Shape) -> int:
-    queries = shape.heads * shape.head_dim
-    keys = shape.kv_heads * shape.head_dim
-    count = shape.hidden * (queries + 2 * keys) + queries * shape.hidden
-    if config.holds(architecture.qkv_bias):
-        count += queries + 2 * keys
-    if config.holds(architecture.output_bias):
-        count += shape.hidden
-    return count + (2 * shape.head_dim if architecture.qk_norm else 0)
+def _own_keys(architecture: Architecture) -> frozenset[str]:
+    own = set(_LATENT) if architecture.latent else set()
+    mixture = architecture.mixture
+    if mixture is not None:
+        own |= mixture.keys
+        own |= {Shared.GATED: {"shared_expert_intermediate_size"}, Shared.COUNTED: {"n_shared_experts"}}.get(
+            mixture.shared, set()
+        )
+    return frozenset(own)
 
 
-def _mlp(config: _Config, architecture: _Architecture, shape: _Shape) -> int:
-    wide = 2 if architecture.gated_mlp else 1
-    count = (wide + 1) * shape.hidden * shape.intermediate
-    if config.holds(architecture.mlp_bias):
-        count += wide * shape.intermediate + shape.hidden
-    return count
-
-
-def _opt_surroundings(config: _Config, shape: _Shape) -> int:
-    """Embeddings, the learned positions (two rows more than positions) and the final normalisation of OPT."""
-    width = config.number("word_embed_proj_dim") if config.has("word_embed_proj_dim") else shape.hidden
-    if width != shape.hidden:
-        raise _UnknownError(key="word_embed_proj_dim", value=width, rule="only the value of hidden_size is modelled")
-    if not config.flag("do_layer_norm_before", default=True):
-        raise _UnknownError(key="do_layer_norm_before", value=False, rule="only true is modelled")
-    final = 0 if config.flag("_remove_final_layer_norm", default=False) else 2 * shape.hidden
-    return shape.vocab * shape.hidden + (shape.positions + 2) * shape.hidden + final
-
-
-def _dtype(config: _Config, *, override: str | None) -> str:
+def _dtype(config: Config, *, override: str | None, task: Task) -> _Dtype:
     """The rule of vLLM (config/model.py): auto takes the config's dtype, 16 bits where that is float32 or absent."""
-    if override not in {None, "auto"}:
-        if override not in _DTYPES:
-            raise _UnknownError(key="dtype", value=override, rule=f"use auto or one of {', '.join(_DTYPES)}")
-        return _DTYPES[override]
     key = "dtype" if config.has("dtype") else "torch_dtype"
     value = config.raw(key)
-    if value is None:
-        return "bfloat16"
-    if not isinstance(value, str) or value not in _DTYPES:
-        raise _UnknownError(key=key, value=value, rule=f"only {', '.join(_DTYPES)} are modelled")
-    return "bfloat16" if _DTYPES[value] == "float32" else _DTYPES[value]
+    if value is not None and (not isinstance(value, str) or value not in _DTYPES):
+        raise config.unknown(key, rule=f"only {', '.join(_DTYPES)} are modelled")
+    stated = None if value is None else _DTYPES[str(value)]
+    if override not in {None, "auto"}:
+        if override not in _DTYPES:
+            raise UnknownError(key="dtype", value=override, rule=f"use auto or one of {', '.join(_DTYPES)}")
+        used = _DTYPES[str(override)]
+    elif stated is None or stated == "float32":
+        used = "bfloat16" if task is Task.GENERATE else "float16"
+    else:
+        used = stated
+    return _Dtype(name=used, stored_bytes=_DTYPE_BYTES[stated or used])
 
 
-def _sliding_window(config: _Config, architecture: _Architecture) -> int | None:
-    switched_on = config.flag("use_sliding_window", default=architecture.window_by_default)
-    if not switched_on or not config.has("sliding_window"):
+def _check_exclusions(tensors: Tensors, quantization: Quantization | None, *, layers: int) -> None:
+    if quantization is None:
+        return
+    unused = quantization.exclusions.unused((matrix.name for matrix in tensors.matrices), layers=layers)
+    if unused is not None:
+        rule = "an excluded module that this architecture is not known to have; the layout is unsure"
+        raise UnknownError(key="quantization_config", value=unused, rule=rule)
+
+
+def _attention(
+    config: Config, architecture: Architecture, shape: Shape
+) -> tuple[tuple[CacheGroup, ...], tuple[AttentionGroup, ...]]:
+    latent = latent_of(config, architecture)
+    elements = 2 * shape.kv_heads * shape.head_dim if latent is None else latent.cached
+    windows = ((None, shape.layers),) if architecture.encoder else windows_of(config, architecture, shape.layers)
+    attention = tuple(
+        AttentionGroup(layers=layers, width=width_of(shape, latent), window=window) for window, layers in windows
+    )
+    if architecture.encoder:
+        return (), attention
+    cache = tuple(CacheGroup(layers=layers, elements_per_token=elements, window=window) for window, layers in windows)
+    return cache, attention
+
+
+def _experts(  # noqa: PLR0913 - what has been read, one by one
+    config: Config,
+    architecture: Architecture,
+    shape: Shape,
+    *,
+    tensors: Tensors,
+    dtype: _Dtype,
+    quantization: Quantization | None,
+) -> Experts | None:
+    mixture = architecture.mixture
+    if mixture is None:
         return None
-    return config.number("sliding_window")
+    layers = expert_layers(config, mixture, shape.layers)
+    if not layers:
+        return None
+    routed = [matrix for matrix in tensors.matrices if matrix.role is Role.EXPERT]
+    kept = sum(_matrix_bytes(matrix, quantization, dtype_bytes=dtype.bytes) for matrix in routed)
+    return Experts(
+        layers=len(layers),
+        count=config.number(mixture.count),
+        per_token=config.number("num_experts_per_tok"),
+        parameters_each=sum(matrix.parameters for matrix in routed) // len(layers),
+        bytes_each=kept // len(layers),
+    )
 
 
-def _shown(value: object) -> str:
-    match value:
-        case None:
-            return "missing"
-        case int() if abs(value) > _LARGEST:
-            return "a number out of range"
-        case Mapping() | list() | tuple() if len(value) > 8:
-            return f"a {type(value).__name__} of {len(value)} entries"
-        case _:
-            text = repr(value)
-            return text if len(text) <= 80 else f"{text[:77]}..."
+def _active(tensors: Tensors, experts: Experts | None) -> int:
+    active = tensors.parameters - tensors.lookup_parameters
+    if experts is None:
+        return active
+    return active - experts.layers * (experts.count - experts.per_token) * experts.parameters_each
 
 
-_BIAS = _Flag("attention_bias", default=False)
-_MLP_BIAS = _Flag("mlp_bias", default=False)
-_ARCHITECTURES: Mapping[str, _Architecture] = {
-    "GPTNeoXForCausalLM": _Architecture(
-        qkv_bias=_Flag("attention_bias", default=True),
-        output_bias=_Flag("attention_bias", default=True),
-        mlp_bias=True,
-        gated_mlp=False,
-        norm_bias=True,
-    ),
-    "Gemma2ForCausalLM": _Architecture(qkv_bias=_BIAS, output_bias=_BIAS, tied=True, head_dim_required=True, norms=4),
-    "Gemma3ForCausalLM": _Architecture(
-        qkv_bias=_BIAS, output_bias=_BIAS, tied=True, head_dim_required=True, norms=4, qk_norm=True
-    ),
-    "GemmaForCausalLM": _Architecture(qkv_bias=_BIAS, output_bias=_BIAS, tied=True, head_dim_required=True),
-    "InternLM2ForCausalLM": _Architecture(
-        qkv_bias=_Flag("bias", default=False), output_bias=_Flag("bias", default=False)
-    ),
-    "LlamaForCausalLM": _Architecture(qkv_bias=_BIAS, output_bias=_BIAS, mlp_bias=_MLP_BIAS),
-    "MistralForCausalLM": _Architecture(),
-    "OPTForCausalLM": _Architecture(
-        qkv_bias=_Flag("enable_bias", default=True),
-        output_bias=_Flag("enable_bias", default=True),
-        mlp_bias=_Flag("enable_bias", default=True),
-        gated_mlp=False,
-        norm_bias=True,
-        tied=True,
-        intermediate_key="ffn_dim",
-        surroundings=_opt_surroundings,
-    ),
-    "Phi3ForCausalLM": _Architecture(must_be_false=("attention_bias", "mlp_bias")),
-    "PhiForCausalLM": _Architecture(
-        qkv_bias=True,
-        output_bias=True,
-        mlp_bias=True,
-        gated_mlp=False,
-        norms=1,
-        norm_bias=True,
-        head_bias=True,
-        must_be_false=("qk_layernorm",),
-    ),
-    "Qwen2ForCausalLM": _Architecture(qkv_bias=True, window_by_default=False),
-    "Qwen3ForCausalLM": _Architecture(
-        qkv_bias=_BIAS, output_bias=_BIAS, qk_norm=True, head_dim_required=True, window_by_default=False
-    ),
-    "SmolLM3ForCausalLM": _Architecture(qkv_bias=_BIAS, output_bias=_BIAS, mlp_bias=_MLP_BIAS, tied=True),
-    "StableLmForCausalLM": _Architecture(
-        qkv_bias=_Flag("use_qkv_bias", default=False),
-        norm_bias=True,
-        must_be_false=("qk_layernorm", "use_parallel_residual"),
-    ),
-}
+def _matrix_bytes(matrix: Matrix, quantization: Quantization | None, *, dtype_bytes: int) -> int:
+    if quantization is None:
+        return matrix.parameters * dtype_bytes
+    return quantization.bytes_of(matrix, dtype_bytes=dtype_bytes)
+
+
+def _bytes(tensors: Tensors, quantization: Quantization | None, *, dtype_bytes: int) -> int:
+    return tensors.vectors * dtype_bytes + sum(
+        matrix.copies * _matrix_bytes(matrix, quantization, dtype_bytes=dtype_bytes) for matrix in tensors.matrices
+    )
+
+
+def _as_stored(quantization: Quantization | None) -> Quantization | None:
+    """The checkpoint's own quantisation, without what the kernels pad."""
+    if quantization is None or quantization.online:
+        return None
+    return replace(quantization, storage=replace(quantization.storage, hidden_multiple=1, width_multiple=1))
+
+
+def _absorbed(config: Config, architecture: Architecture, shape: Shape, quantization: Quantization | None) -> int:
+    """Numbers of the 16-bit copies of kv_b_proj that vLLM's MLA makes where the original is quantised."""
+    latent = latent_of(config, architecture)
+    if latent is None or quantization is None:
+        return 0
+    return shape.layers * latent.kv_rank * shape.heads * (latent.nope_dim + latent.value_dim)

@@ -116,6 +116,32 @@ async def test_offline_answers_come_from_the_cache_folder(hub: Hub, tmp_path: Pa
     assert len(hub.asked) == 1
 
 
+async def test_an_endpoint_that_does_not_answer_is_explained() -> None:
+    woken = asyncio.Event()
+    async with HubModels(HubSettings(endpoint="http://127.0.0.1:9"), wake=woken.set) as models:
+        found = await _ask(models, woken, "good")
+    assert isinstance(found, ModelUnknown)
+    assert found.reason is Reason.MODEL_UNAVAILABLE
+    assert "GET http://127.0.0.1:9/org/good/resolve/main/config.json" in found.message
+
+
+async def test_a_cache_that_cannot_be_written_is_done_without(hub: Hub, tmp_path: Path) -> None:
+    woken = asyncio.Event()
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
+    settings = HubSettings(endpoint=hub.url, cache=tmp_path / "file")
+    async with HubModels(settings, wake=woken.set) as models:
+        assert await _ask(models, woken, "good") == {"hidden_size": 8}
+
+
+async def test_a_damaged_cache_is_fetched_anew(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "org%2Fgood").mkdir()
+    (tmp_path / "org%2Fgood" / "main.json").write_text("{", encoding="utf-8")
+    woken = asyncio.Event()
+    async with HubModels(HubSettings(endpoint=hub.url, cache=tmp_path), wake=woken.set) as models:
+        assert await _ask(models, woken, "good") == {"hidden_size": 8}
+    assert len(hub.asked) == 1
+
+
 async def test_other_sources_need_an_inline_config() -> None:
     async with HubModels(wake=lambda: None) as models:
         found = models.lookup(source="pvc://claim/model", revision=None)

@@ -6,42 +6,88 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmpack.domain.model import ModelProfile, UnknownLayout, parse_model_config, supported_architectures
+from slmpack.domain.model import (
+    AttentionGroup,
+    CacheGroup,
+    LinearGroup,
+    ModelProfile,
+    Task,
+    UnknownLayout,
+    parse_model_config,
+    supported_architectures,
+)
 from slmpack.domain.quantity import GIB
 from tests.support.models import MODEL_CHECKS, a_model_config, a_model_profile
 
-NO_DECODER = {"BAAI/bge-large-en", "BAAI/bge-m3", "openbmb/MiniCPM3-4B"}
-# its checkpoint has no output head, which its config does not say; the profile counts one
-NO_HEAD = "Qwen/Qwen3-Embedding-8B"
-DECODERS = sorted(set(MODEL_CHECKS) - NO_DECODER)
+UNKNOWN_LAYOUT = "openbmb/MiniCPM3-4B"
+# its checkpoint has no output head, which its config does not say: that it embeds is the engine's setting
+EMBEDS = {"Qwen/Qwen3-Embedding-8B": Task.EMBED}
+MODELS = sorted(set(MODEL_CHECKS) - {UNKNOWN_LAYOUT})
+CACHED = [model_id for model_id in MODELS if MODEL_CHECKS[model_id]["kv_bytes_per_token"] is not None]
 
 
-@pytest.mark.parametrize("model_id", DECODERS)
+def profile_of(model_id: str) -> ModelProfile:
+    profile = parse_model_config(a_model_config(model_id), task=EMBEDS.get(model_id))
+    assert isinstance(profile, ModelProfile), profile
+    return profile
+
+
+@pytest.mark.parametrize("model_id", CACHED)
 def test_kv_bytes_per_token_are_exact(model_id: str) -> None:
-    assert a_model_profile(model_id).kv_elements_per_token * 2 == MODEL_CHECKS[model_id]["kv_bytes_per_token"]
+    assert profile_of(model_id).cache_bytes_per_token(2) == MODEL_CHECKS[model_id]["kv_bytes_per_token"]
 
 
-@pytest.mark.parametrize("model_id", sorted(set(DECODERS) - {NO_HEAD}))
+@pytest.mark.parametrize("model_id", MODELS)
 def test_parameters_are_exact(model_id: str) -> None:
-    assert a_model_profile(model_id).parameters == MODEL_CHECKS[model_id]["parameters"]
+    assert profile_of(model_id).parameters == MODEL_CHECKS[model_id]["parameters"]
+
+
+def test_active_parameters_are_those_that_others_counted() -> None:
+    counted = {key: check["active_parameters"] for key, check in MODEL_CHECKS.items() if "active_parameters" in check}
+    assert counted
+    assert {key: profile_of(key).active_parameters for key in counted} == counted
 
 
 @pytest.mark.parametrize("source", ["logged_weights_gib", "file_size_gib"])
-@pytest.mark.parametrize("model_id", sorted(set(DECODERS) - {NO_HEAD}))
+@pytest.mark.parametrize("model_id", MODELS)
 def test_weights_agree_with_independent_sources(model_id: str, source: str) -> None:
-    sourced = MODEL_CHECKS[model_id].get(source, a_model_profile(model_id).weight_bytes / GIB)
-    assert a_model_profile(model_id).weight_bytes / GIB == pytest.approx(sourced, rel=0.025)
+    weights = profile_of(model_id).weight_bytes / GIB
+    assert weights == pytest.approx(MODEL_CHECKS[model_id].get(source, weights), rel=0.025)
 
 
 def test_weights_are_those_of_a_third_partys_table_to_the_byte() -> None:
     published = {key: check["published_bytes"] for key, check in MODEL_CHECKS.items() if "published_bytes" in check}
     assert len(published) == 4
-    assert {key: a_model_profile(key).weight_bytes for key in published} == published
+    assert {key: profile_of(key).weight_bytes for key in published} == published
 
 
-def test_a_model_without_an_output_head_is_counted_with_one() -> None:
-    profile = a_model_profile(NO_HEAD)
-    assert profile.parameters - profile.vocab_size * profile.hidden_size == MODEL_CHECKS[NO_HEAD]["parameters"]
+@pytest.mark.parametrize("model_id", ["BAAI/bge-large-en", "BAAI/bge-base-en-v1.5", "BAAI/bge-m3"])
+def test_an_encoder_embeds_and_keeps_no_cache(model_id: str) -> None:
+    profile = profile_of(model_id)
+    assert (profile.task, profile.dtype) == (Task.EMBED, "float16")
+    assert (profile.cache, profile.kv_layers, profile.kv_elements_per_token) == ((), 0, 0)
+    assert profile.cache_read_bytes(512, 2) == 0
+    assert profile.attention_flops(512, 512) == 4 * profile.layers * profile.hidden_size * 512 * 512
+    generates = parse_model_config(a_model_config(model_id), task=Task.GENERATE)
+    assert isinstance(generates, UnknownLayout)
+    assert generates.key == "architectures"
+
+
+def test_the_first_rows_of_robertas_table_are_no_positions() -> None:
+    assert profile_of("BAAI/bge-m3").max_positions == 8192
+    assert profile_of("BAAI/bge-large-en").max_positions == 512
+
+
+def test_a_decoder_that_embeds_has_no_head_and_keeps_its_cache() -> None:
+    profile = profile_of("intfloat/e5-mistral-7b-instruct")
+    generates = parse_model_config(
+        {**a_model_config(profile_id := "intfloat/e5-mistral-7b-instruct"), "architectures": ["MistralForCausalLM"]}
+    )
+    assert isinstance(generates, ModelProfile), profile_id
+    assert profile.task is Task.EMBED
+    assert generates.parameters - profile.parameters == 32000 * 4096
+    assert profile.kv_elements_per_token == generates.kv_elements_per_token
+    assert profile.active_parameters == profile.parameters - 32000 * 4096
 
 
 # parameters as the model cards state them: EleutherAI/pythia-1b and pythia-160m, HuggingFaceTB/SmolLM3-3B
@@ -96,8 +142,15 @@ def test_parameters_agree_with_model_cards(config: dict[str, object], parameters
 def test_a_profile_holds_the_whole_shape() -> None:
     assert a_model_profile("Qwen/Qwen2.5-0.5B-Instruct") == ModelProfile(
         architecture="Qwen2ForCausalLM",
+        task=Task.GENERATE,
         parameters=494_032_768,
+        active_parameters=494_032_768,
+        lookup_bytes=0,
         weight_bytes=988_065_536,
+        config_weight_bytes=988_065_536,
+        checkpoint_bytes=988_065_536,
+        stored_dtype_bytes=2,
+        loading_bytes=988_065_536,
         layers=24,
         hidden_size=896,
         heads=14,
@@ -109,7 +162,20 @@ def test_a_profile_holds_the_whole_shape() -> None:
         dtype="bfloat16",
         dtype_bytes=2,
         kv_layers=24,
+        cache=(CacheGroup(layers=24, elements_per_token=2 * 2 * 64, window=None),),
+        state_bytes_per_sequence=0,
+        attention=(AttentionGroup(layers=24, width=2 * 14 * 64, window=None),),
+        experts=None,
         sliding_window=None,
+        linears=(
+            LinearGroup(inputs=896, outputs=896, count=48),
+            LinearGroup(inputs=896, outputs=128, count=48),
+            LinearGroup(inputs=896, outputs=4864, count=48),
+            LinearGroup(inputs=4864, outputs=896, count=24),
+        ),
+        quantization=None,
+        compute_dtype="bf16",
+        weights_note=None,
     )
 
 
@@ -141,7 +207,7 @@ def test_float32_doubles_the_weights() -> None:
     ("model_id", "changes", "expected"),
     [
         ("google/gemma-2-2b-it", {}, 4096),
-        ("Qwen/Qwen2.5-0.5B-Instruct", {"use_sliding_window": True}, 32768),
+        ("Qwen/Qwen2.5-0.5B-Instruct", {"use_sliding_window": True, "max_window_layers": 21}, 32768),
         ("Qwen/Qwen2.5-0.5B-Instruct", {}, None),
         ("meta-llama/Llama-3.2-1B-Instruct", {}, None),
     ],
@@ -176,12 +242,24 @@ def test_opt_without_a_final_norm_or_biases() -> None:
 
 
 UNKNOWN: list[tuple[str, dict[str, object], str, str]] = [
+    ("mistralai/Mixtral-8x7B-v0.1", {"num_experts_per_tok": 9}, "num_experts_per_tok", "9"),
+    ("mistralai/Mixtral-8x7B-v0.1", {"num_experts_per_tok": None}, "num_experts_per_tok", "missing"),
+    ("mistralai/Mixtral-8x7B-v0.1", {"num_local_experts": None}, "num_local_experts", "missing"),
+    ("mistralai/Mixtral-8x7B-v0.1", {"n_shared_experts": 1}, "n_shared_experts", "1"),
+    ("Qwen/Qwen1.5-MoE-A2.7B", {"shared_expert_intermediate_size": None}, "shared_expert_intermediate_size", "missing"),
+    ("Qwen/Qwen1.5-MoE-A2.7B", {"mlp_only_layers": [True]}, "mlp_only_layers", "[True]"),
+    ("deepseek-ai/DeepSeek-V2-Lite", {"kv_lora_rank": None}, "kv_lora_rank", "missing"),
+    ("deepseek-ai/DeepSeek-V2-Lite", {"first_k_dense_replace": -1}, "first_k_dense_replace", "-1"),
+    ("deepseek-ai/DeepSeek-V2-Lite", {"attention_bias": True}, "attention_bias", "True"),
+    ("BAAI/bge-m3", {"position_embedding_type": "relative_key"}, "position_embedding_type", "'relative_key'"),
+    ("BAAI/bge-m3", {"pad_token_id": 8193}, "pad_token_id", "8193"),
+    ("BAAI/bge-m3", {"quantization_config": 7}, "quantization_config", "7"),
     ("facebook/opt-125m", {"word_embed_proj_dim": 512}, "word_embed_proj_dim", "512"),
     ("facebook/opt-125m", {"do_layer_norm_before": False}, "do_layer_norm_before", "False"),
     ("microsoft/phi-2", {"qk_layernorm": True}, "qk_layernorm", "True"),
     ("stabilityai/stablelm-3b-4e1t", {"use_parallel_residual": True}, "use_parallel_residual", "True"),
     ("Qwen/Qwen3-0.6B", {"head_dim": None}, "head_dim", "missing"),
-    ("Qwen/Qwen3-0.6B", {"architectures": ["Qwen3MoeForCausalLM"]}, "architectures", "['Qwen3MoeForCausalLM']"),
+    ("Qwen/Qwen3-0.6B", {"architectures": ["PhiMoEForCausalLM"]}, "architectures", "['PhiMoEForCausalLM']"),
     ("Qwen/Qwen3-0.6B", {"architectures": None}, "architectures", "missing"),
     ("Qwen/Qwen3-0.6B", {"architectures": []}, "architectures", "[]"),
     ("Qwen/Qwen3-0.6B", {"architectures": [["LlamaForCausalLM"]]}, "architectures", "[['LlamaForCausalLM']]"),
@@ -192,9 +270,9 @@ UNKNOWN: list[tuple[str, dict[str, object], str, str]] = [
     ("Qwen/Qwen3-0.6B", {"vision_config": {}}, "vision_config", "{}"),
     (
         "Qwen/Qwen3-0.6B",
-        {"quantization_config": {"quant_method": "awq"}},
-        "quantization_config",
-        "{'quant_method': 'awq'}",
+        {"quantization_config": {"quant_method": "aqlm"}},
+        "quantization_config.quant_method",
+        "'aqlm'",
     ),
     ("Qwen/Qwen3-0.6B", {"is_encoder_decoder": True}, "is_encoder_decoder", "True"),
     ("Qwen/Qwen3-0.6B", {"layer_types": ["linear_attention"]}, "layer_types", "['linear_attention']"),
@@ -227,9 +305,8 @@ def test_an_unknown_layout_names_its_key_and_value(
     assert unknown.message.startswith(f"config.json: {key} is {value}: ")
 
 
-@pytest.mark.parametrize("model_id", sorted(NO_DECODER))
-def test_other_kinds_of_model_are_unknown(model_id: str) -> None:
-    unknown = parse_model_config(a_model_config(model_id))
+def test_another_architecture_is_answered_with_those_that_are_known() -> None:
+    unknown = parse_model_config(a_model_config(UNKNOWN_LAYOUT))
     assert isinstance(unknown, UnknownLayout)
     assert unknown.key == "architectures"
     assert all(name in unknown.message for name in supported_architectures())
@@ -257,16 +334,16 @@ _VALUES: st.SearchStrategy[Any] = st.recursive(
     max_leaves=5,
 )
 _KEYS = st.sampled_from(
-    sorted(set().union(*(a_model_config(name) for name in DECODERS)) | {change for row in UNKNOWN for change in row[1]})
+    sorted(set().union(*(a_model_config(name) for name in MODELS)) | {change for row in UNKNOWN for change in row[1]})
 )
 
 
-@given(st.sampled_from(DECODERS), st.dictionaries(_KEYS, _VALUES, max_size=4))
+@given(st.sampled_from(MODELS), st.dictionaries(_KEYS, _VALUES, max_size=4))
 def test_a_damaged_config_gives_a_profile_or_a_reason(model_id: str, damage: dict[str, object]) -> None:
     result = parse_model_config({**a_model_config(model_id), **damage})
     if isinstance(result, ModelProfile):
-        assert result.parameters > 0
-        assert result.kv_elements_per_token > 0
+        assert result.parameters >= result.active_parameters > 0
+        assert (result.kv_elements_per_token > 0) == (result.kv_layers > 0)
     else:
         assert result.key in result.message
 
