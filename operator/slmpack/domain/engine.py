@@ -24,6 +24,7 @@ from slmpack.domain.engine_version import (
     parse_engine_version,
     parse_version,
 )
+from slmpack.domain.interval import Interval
 
 __all__ = [
     "DEFAULT_IMAGE",
@@ -99,18 +100,23 @@ class EngineFlag:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRuntime:
-    """Memory constants of a range of versions, in bytes; each has its source in `data/engines.yaml`."""
+    """Memory constants of a range of versions; each has its source in `data/engines.yaml`."""
 
     since: EngineVersion
     until: EngineVersion | None
     """The last version of the range; None for the newest."""
-    weights_factor: float
-    logits_copies: float
-    activation_constant_bytes: int
-    non_torch_bytes: int
-    cuda_graph_bytes: int
+    validated: bool
+    """Whether start-up logs of these versions were among those that the constants were fitted on."""
+    weights_factor: Interval
+    logits_copies: Interval
+    mlp_factor: Interval
+    activation_constant_bytes: Interval
+    non_torch_bytes: Interval
+    cuda_graph_base_bytes: Interval
+    cuda_graph_each_bytes: Interval
+    """For each captured batch size."""
     cuda_graphs_inside_budget: bool
-    context_bytes: int
+    context_bytes: Interval
     margin_bytes: int
 
 
@@ -132,7 +138,7 @@ class EngineTable:
         return known is not None and _in_range(known.since, known.until, version)
 
     def runtime_for(self, version: EngineVersion) -> EngineRuntime:
-        """Memory constants of a supported version; LookupError for any other."""
+        """Memory constants of a version; LookupError for one that the table does not hold."""
         for runtime in self.runtimes:
             if _in_range(runtime.since, runtime.until, version):
                 return runtime
