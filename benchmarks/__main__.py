@@ -7,9 +7,27 @@ import platform
 import sys
 from datetime import UTC, datetime
 
-from benchmarks import create_latency, plan_time
+from benchmarks import (
+    colocation,
+    create_latency,
+    decide_all,
+    footprint,
+    iteration_time,
+    plan_time,
+    power,
+    published_knees,
+)
 
-ALL = {"plan-time": plan_time.main, "create-latency": create_latency.main}
+ALL = {
+    "plan-time": plan_time.main,
+    "create-latency": create_latency.main,
+    "footprint": footprint.main,
+    "iteration-time": iteration_time.main,
+    "colocation": colocation.main,
+    "power": power.main,
+    "decide-all": decide_all.main,
+    "published-knees": published_knees.main,
+}
 
 
 def main(names: list[str]) -> int:

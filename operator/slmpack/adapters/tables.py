@@ -21,10 +21,11 @@ from slmpack.domain.engine import (
     FlagType,
     parse_version,
 )
-from slmpack.domain.gpu import GpuCatalogue, GpuModel, MigProfile
+from slmpack.domain.gpu import DenseTflops, GpuCatalogue, GpuModel, MigProfile
+from slmpack.domain.interval import Basis, Interval
 from slmpack.domain.quantity import GIB
 
-__all__ = ["bundled_config", "bundled_models", "load_engine_table", "load_gpu_catalogue"]
+__all__ = ["bundled_config", "bundled_models", "load_engine_table", "load_gpu_catalogue", "read_table"]
 
 _DATA = resources.files("slmpack") / "data"
 _ANY_PATCH = 9999
@@ -33,15 +34,15 @@ _ANY_PATCH = 9999
 @cache
 def load_gpu_catalogue() -> GpuCatalogue:
     """The products of `data/gpus.yaml`."""
-    return GpuCatalogue(models=tuple(_gpu(entry) for entry in _table("gpus.yaml")["gpus"]))
+    return GpuCatalogue(models=tuple(_gpu(entry) for entry in read_table("gpus.yaml")["gpus"]))
 
 
 @cache
 def load_engine_table() -> EngineTable:
     """The flags of `data/engine_flags.yaml` and the memory constants of `data/engines.yaml`."""
     return EngineTable(
-        flags=tuple(_flag(row) for row in _table("engine_flags.yaml")["flags"]),
-        runtimes=tuple(_runtime(row) for row in _table("engines.yaml")["runtimes"]),
+        flags=tuple(_flag(row) for row in read_table("engine_flags.yaml")["flags"]),
+        runtimes=tuple(_runtime(row) for row in read_table("engines.yaml")["runtimes"]),
     )
 
 
@@ -61,8 +62,10 @@ def bundled_config(model_id: str) -> dict[str, object] | None:
     return config
 
 
-def _table(name: str) -> dict[str, Any]:
-    table: dict[str, Any] = yaml.safe_load((_DATA / name).read_text(encoding="utf-8"))
+def read_table(name: str) -> dict[str, Any]:
+    """A YAML file of `data/`; by libyaml where PyYAML has it, a tenth of the time."""
+    text = (_DATA / name).read_text(encoding="utf-8")
+    table: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - safe
     return table
 
 
@@ -80,7 +83,15 @@ def _gpu(entry: dict[str, Any]) -> GpuModel:
         sm_count=entry["sm_count"],
         mig_profiles=tuple(_mig_profile(profile) for profile in entry["mig"]["profiles"]),
         mps_max_clients=entry["mps"].get("max_clients_device_plugin"),
+        dense_tflops=DenseTflops(**entry["dense_tflops"]),
+        idle_w=_watts(entry["idle_w_observed"]),
+        loaded_idle_w=_watts(entry["loaded_idle_w_observed"]),
+        stacked_memory=entry["memory_type"] == "HBM",
     )
+
+
+def _watts(entry: list[float] | None) -> tuple[float, float] | None:
+    return None if entry is None else (entry[0], entry[1])
 
 
 def _mig_profile(entry: dict[str, Any]) -> MigProfile:
@@ -109,19 +120,32 @@ def _flag(row: dict[str, Any]) -> EngineFlag:
 
 
 def _runtime(row: dict[str, Any]) -> EngineRuntime:
-    terms = {name: term["value"] for name, term in row["terms"].items()}
+    terms = {name: _interval(term) for name, term in row["terms"].items()}
     return EngineRuntime(
         since=_version(row["since"]),
         until=_until(row["until"]),
+        validated=row["validated"],
         weights_factor=terms["weights_factor"],
         logits_copies=terms["logits_copies"],
-        activation_constant_bytes=_gib(terms["activation_constant_gib"]),
-        non_torch_bytes=_gib(terms["non_torch_gib"]),
-        cuda_graph_bytes=_gib(terms["cuda_graph_gib"]),
+        mlp_factor=terms["mlp_factor"],
+        activation_constant_bytes=_gib_interval(terms["activation_constant_gib"]),
+        non_torch_bytes=_gib_interval(terms["non_torch_gib"]),
+        cuda_graph_base_bytes=_gib_interval(terms["cuda_graph_base_gib"]),
+        cuda_graph_each_bytes=_gib_interval(terms["cuda_graph_each_gib"]),
         cuda_graphs_inside_budget=row["cuda_graphs_inside_budget"],
-        context_bytes=_gib(terms["context_gib"]),
-        margin_bytes=_gib(terms["margin_gib"]),
+        context_bytes=_gib_interval(terms["context_gib"]),
+        margin_bytes=_gib(row["margin_gib"]["value"]),
     )
+
+
+def _interval(term: dict[str, Any]) -> Interval:
+    return Interval(low=term["low"], expected=term["expected"], high=term["high"], basis=Basis.MODELLED)
+
+
+def _gib_interval(gib: Interval) -> Interval:
+    """In whole bytes."""
+    low, expected, high = (float(_gib(value)) for value in (gib.low, gib.expected, gib.high))
+    return Interval(low=low, expected=expected, high=high, basis=gib.basis)
 
 
 def _gib(value: float) -> int:

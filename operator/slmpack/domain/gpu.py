@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["USABLE_FRACTION", "GpuCatalogue", "GpuModel", "MigProfile"]
+__all__ = ["USABLE_FRACTION", "DenseTflops", "GpuCatalogue", "GpuModel", "MigProfile"]
 
 _LABEL_SUFFIX = re.compile(r"-SHARED$|-MIG-(?:INVALID|[0-9]+g\.[0-9]+gb[a-z0-9.+]*)$")
 
@@ -33,6 +33,27 @@ class MigProfile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DenseTflops:
+    """Peak tensor-core TFLOP/s without sparsity; None: the product has no such unit or no source gives a figure."""
+
+    bf16: float | None = None
+    fp16: float | None = None
+    fp8: float | None = None
+
+    def of(self, dtype: str) -> float | None:
+        """By the name of a compute type: bf16, fp16 or fp8; None for any other."""
+        match dtype:
+            case "bf16":
+                return self.bf16
+            case "fp16":
+                return self.fp16
+            case "fp8":
+                return self.fp8
+            case _:
+                return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GpuModel:
     """One product; all figures are for one GPU."""
 
@@ -51,6 +72,13 @@ class GpuModel:
     """Empty where the product has no MIG."""
     mps_max_clients: int | None
     """Engines that the device plugin's MPS daemon admits on one GPU; None without MPS."""
+    dense_tflops: DenseTflops = DenseTflops()
+    idle_w: tuple[float, float] | None = None
+    """Lowest and highest power seen with no CUDA context; None: never captured."""
+    loaded_idle_w: tuple[float, float] | None = None
+    """Lowest and highest power seen with a model resident and no work; None: never captured."""
+    stacked_memory: bool = True
+    """HBM; False for GDDR."""
 
     @property
     def cuda_total_mib(self) -> int:
