@@ -25,9 +25,17 @@ from slmpack.adapters.hub import BundledFirst, HubModels
 from slmpack.adapters.kube import KubeClient
 from slmpack.adapters.lease import LeaseLock
 from slmpack.adapters.observe import Observer, Scope
+from slmpack.adapters.policy import load_policy
 from slmpack.adapters.preflight import check_access
-from slmpack.adapters.resources import NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS, Resource
-from slmpack.adapters.tables import load_engine_table, load_gpu_catalogue
+from slmpack.adapters.resources import (
+    CONFIG_MAPS,
+    NODES,
+    PODS,
+    PRIORITY_CLASSES,
+    SERVICES,
+    SLM_DEPLOYMENTS,
+    Resource,
+)
 from slmpack.adapters.telemetry import PrometheusTelemetry
 from slmpack.config import OperatorConfig
 from slmpack.controller.execute import Executor
@@ -36,9 +44,9 @@ from slmpack.controller.loop import Pace, Parts, PlannerLoop, Wake
 from slmpack.controller.report import Reporter
 from slmpack.domain.snapshot import Policy
 from slmpack.ports import PortError, Unavailable
-from slmpack.render.names import NAME_LABEL
+from slmpack.render.names import NAME_LABEL, PROFILE_LABEL
 
-__all__ = ["default_policy", "run", "serve"]
+__all__ = ["run", "serve"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,15 +65,10 @@ def run(config: OperatorConfig, *, policy: Policy | None = None) -> int:
     # It warns that signals are ignored in its thread, which is what we want.
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
     try:
-        return asyncio.run(_until_signalled(config, policy or default_policy()))
+        return asyncio.run(_until_signalled(config, policy or load_policy()))
     except (PortError, OSError, ValueError) as error:
         logger.error("cannot start: %s", error)  # noqa: TRY400 - the message is for the user, the trace is not
         return 1
-
-
-def default_policy() -> Policy:
-    """The tables that ship with slmpack."""
-    return Policy(gpus=load_gpu_catalogue(), engines=load_engine_table())
 
 
 async def _until_signalled(config: OperatorConfig, policy: Policy) -> int:
@@ -212,7 +215,11 @@ class _Operator:
             _call_soon(loop, lambda: obituaries.put_nowait(why))
 
         everywhere = (self._kind(loop, NODES), self._kind(loop, PODS), self._kind(loop, PRIORITY_CLASSES))
-        ours = (self._kind(loop, SLM_DEPLOYMENTS), self._kind(loop, SERVICES, label=NAME_LABEL))
+        ours = (
+            self._kind(loop, SLM_DEPLOYMENTS),
+            self._kind(loop, SERVICES, label=NAME_LABEL),
+            self._kind(loop, CONFIG_MAPS, label=PROFILE_LABEL),
+        )
         if self._config.namespace is None:
             return (Watches((*everywhere, *ours), namespace=None, login=self._login, ended=ended),)
         return (

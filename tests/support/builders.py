@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from slmpack.adapters.tables import bundled_config, load_engine_table, load_gpu_catalogue
+from slmpack.adapters.policy import load_policy
+from slmpack.adapters.tables import bundled_config
 from slmpack.domain.engine_version import EngineVersion
 from slmpack.domain.inventory import read_nodes, where
 from slmpack.domain.model import ModelProfile, UnknownLayout, parse_model_config
@@ -23,7 +24,6 @@ from slmpack.domain.snapshot import (
     NodeView,
     PodPhase,
     PodView,
-    Policy,
     Rejected,
     Snapshot,
     Taint,
@@ -31,7 +31,7 @@ from slmpack.domain.snapshot import (
 )
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
-POLICY = Policy(gpus=load_gpu_catalogue(), engines=load_engine_table())
+POLICY = load_policy()
 
 A100_40 = "NVIDIA-A100-SXM4-40GB"
 H100 = "NVIDIA-H100-80GB-HBM3"

@@ -34,10 +34,11 @@ PROGRAM = """
 import json, sys
 from dataclasses import replace
 from slmpack.adapters.hub import HubSettings
-from slmpack.bootstrap import default_policy, run
+from slmpack.adapters.policy import load_policy
+from slmpack.bootstrap import run
 from slmpack.config import OperatorConfig
 given = json.loads(sys.argv[1])
-policy = replace(default_policy(), **given.pop("policy"))
+policy = replace(load_policy(), **given.pop("policy"))
 sys.exit(run(OperatorConfig(hub=HubSettings(**given.pop("hub")), **given), policy=policy))
 """
 LISTENING = re.compile(r"listening on (http://\S+)")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from slmpack.adapters.tables import load_engine_table
 from slmpack.domain.engine import EngineVersion
+from slmpack.domain.engine_settings import EngineSettings
 from slmpack.domain.footprint import Footprint
-from slmpack.domain.plan import CreatePod, EngineSettings, Placement
+from slmpack.domain.plan import CreatePod, Placement
 from slmpack.domain.reasons import Reason
 from slmpack.domain.sharing import Exclusive, MigSlice, Mode, MpsShare, Share, describe_share, starts_alone
 from slmpack.domain.snapshot import Demand, DeploymentView, Key, ModelUnknown, ReplicaRecord
@@ -163,6 +164,7 @@ def a_record(share: Share = EXCLUSIVE, **changes: Any) -> ReplicaRecord:
             basis="modelled",
         ),
         max_model_len=8192,
+        max_num_seqs=128,
         attempt=1,
         replaces="",
     )

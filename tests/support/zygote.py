@@ -18,14 +18,15 @@ import json, os, signal, sys
 from dataclasses import replace
 from datetime import timedelta
 from slmpack.adapters.hub import HubSettings
-from slmpack.bootstrap import default_policy, run
+from slmpack.adapters.policy import load_policy
+from slmpack.bootstrap import run
 from slmpack.config import OperatorConfig
 import kubernetes.aio.client, kopf
 config = OperatorConfig(hub=HubSettings(offline=True), bundled_models=True, port=0, **json.loads(sys.argv[1]))
 # Pods that are deleted under way disturb their neighbours' starts: real failures, with real back-offs. A test has no time
 # for minutes of them, nor for rollouts that stop.
 quick = timedelta(seconds=1)
-policy = replace(default_policy(), backoff_base=quick, backoff_max=quick, rollout_attempts=10**6)
+policy = replace(load_policy(), backoff_base=quick, backoff_max=quick, rollout_attempts=10**6)
 for line in sys.stdin:
     child = os.fork()
     if child == 0:

@@ -14,12 +14,22 @@ from typing import Any, Protocol
 from slmpack.adapters.records import (
     DeploymentRecord,
     PriorityRecord,
+    ProfileRecord,
     ServiceRecord,
     read_deployment,
     read_priority,
+    read_profiles,
     read_service,
 )
-from slmpack.adapters.resources import NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS, Resource
+from slmpack.adapters.resources import (
+    CONFIG_MAPS,
+    NODES,
+    PODS,
+    PRIORITY_CLASSES,
+    SERVICES,
+    SLM_DEPLOYMENTS,
+    Resource,
+)
 from slmpack.adapters.selector import EVERYTHING, Selector
 from slmpack.adapters.store import KindStore, key_of
 from slmpack.adapters.views import Bystander, bystander, node_view, pod_view
@@ -28,7 +38,8 @@ from slmpack.api.v1alpha1 import SLMDeployment
 from slmpack.domain.engine import EngineTable
 from slmpack.domain.internal import internal_problem
 from slmpack.domain.model import ModelProfile, UnknownLayout, parse_model_config
-from slmpack.domain.reasons import Reason
+from slmpack.domain.profile import Profile
+from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.snapshot import (
     Demand,
     DeploymentView,
@@ -40,7 +51,7 @@ from slmpack.domain.snapshot import (
     Snapshot,
 )
 from slmpack.ports import Clock, ModelSource
-from slmpack.render.names import NAME_LABEL
+from slmpack.render.names import NAME_LABEL, PROFILE_LABEL
 
 __all__ = ["Lister", "Observer", "Scope"]
 
@@ -110,6 +121,7 @@ class Observer:
         self._nodes: KindStore[NodeView] = KindStore(lambda raw: _chosen(node_view(raw), scope.nodes))
         self._services: KindStore[ServiceRecord] = KindStore(read_service)
         self._priorities: KindStore[PriorityRecord] = KindStore(read_priority)
+        self._profiles: KindStore[ProfileRecord] = KindStore(read_profiles)
         mine = scope.namespace
         self._feeds = {
             NODES: _Feed(path=NODES.path(), store=self._nodes),
@@ -119,6 +131,12 @@ class Observer:
                 path=SERVICES.path(namespace=mine),
                 store=self._services,
                 params={"labelSelector": NAME_LABEL},
+                counts=False,
+            ),
+            CONFIG_MAPS: _Feed(
+                path=CONFIG_MAPS.path(namespace=mine),
+                store=self._profiles,
+                params={"labelSelector": PROFILE_LABEL},
                 counts=False,
             ),
             PODS: _Feed(path=PODS.path(), store=self._pods, beside=self._bystanders),
@@ -271,12 +289,13 @@ class Observer:
         """Translated once for each change of the spec, the model or the priority."""
         config = self._config(deployment)
         priority = self._priority(deployment)
+        profile = self._profile(deployment)
         known = self._demands.get(uid)
-        made_from = (deployment, config, priority)
+        made_from = (deployment, config, priority, profile)
         if known is not None and known[0] == made_from:
             return known[1]
-        model = config if isinstance(config, ModelUnknown) else _profile(deployment, config)
-        demand = translate(deployment, model=model, priority=priority, engines=self._engines)
+        model = config if isinstance(config, ModelUnknown) else _model(deployment, config)
+        demand = translate(deployment, model=model, priority=priority, engines=self._engines, profile=profile)
         self._demands[uid] = (made_from, demand)
         return demand
 
@@ -285,6 +304,22 @@ class Observer:
         if model.config is not None:
             return model.config
         return self._models.lookup(source=model.source, revision=model.revision)
+
+    def _profile(self, deployment: SLMDeployment) -> Profile | Problem | None:
+        """The profile that the spec refers to, or why there is none: that is said, and the plan does without."""
+        ref = deployment.spec.profile_ref
+        if ref is None:
+            return None
+        record = self._profiles.get(Key(deployment.metadata.namespace, ref.name))
+        if record is not None and ref.key in record.profiles:
+            return record.profiles[ref.key]
+        message = (
+            f"spec.profileRef: there is no ConfigMap {ref.name} with the label {PROFILE_LABEL} in this namespace"
+            if record is None
+            else f"spec.profileRef.key: ConfigMap {ref.name} has no key {ref.key}; "
+            f"its keys are {', '.join(sorted(record.profiles)) or 'none'}"
+        )
+        return Problem(reason=Reason.PROFILE_UNUSABLE, field="spec.profileRef", message=message)
 
     def _priority(self, deployment: SLMDeployment) -> int:
         """A class that does not exist counts as 0: the API server will refuse the pod, and say so."""
@@ -295,8 +330,9 @@ class Observer:
         return next((priority.value for priority in self._priorities.values() if priority.is_default), 0)
 
 
-def _profile(deployment: SLMDeployment, config: Mapping[str, object]) -> ModelProfile | ModelUnknown:
-    found = parse_model_config(config, dtype_override=deployment.spec.engine.args.get("dtype"))
+def _model(deployment: SLMDeployment, config: Mapping[str, object]) -> ModelProfile | ModelUnknown:
+    args = deployment.spec.engine.args
+    found = parse_model_config(config, dtype_override=args.get("dtype"), quantization_override=args.get("quantization"))
     if isinstance(found, UnknownLayout):
         return ModelUnknown(reason=Reason.UNKNOWN_LAYOUT, message=found.message)
     return found

@@ -10,13 +10,24 @@ from typing import Any
 
 from slmpack.adapters.views import controller_uid
 from slmpack.api.parse import parse_metadata, parse_slmdeployment, parse_status
+from slmpack.api.profile import parse_profile
 from slmpack.api.status import SLMDeploymentStatus
 from slmpack.api.v1alpha1 import SLMDeployment
 from slmpack.domain.internal import internal_problem
-from slmpack.domain.reasons import Problem
+from slmpack.domain.profile import Profile
+from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.snapshot import Condition, Key
 
-__all__ = ["DeploymentRecord", "PriorityRecord", "ServiceRecord", "read_deployment", "read_priority", "read_service"]
+__all__ = [
+    "DeploymentRecord",
+    "PriorityRecord",
+    "ProfileRecord",
+    "ServiceRecord",
+    "read_deployment",
+    "read_priority",
+    "read_profiles",
+    "read_service",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +66,14 @@ class PriorityRecord:
     name: str
     value: int
     is_default: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileRecord:
+    """A ConfigMap with our label."""
+
+    profiles: Mapping[str, Profile | Problem]
+    """By key of the ConfigMap: read, or why it cannot be."""
 
 
 def read_deployment(raw: Mapping[str, Any]) -> DeploymentRecord | None:
@@ -98,6 +117,20 @@ def read_priority(raw: Mapping[str, Any]) -> PriorityRecord:
     """Name, value and whether pods without a class get it."""
     is_default = raw.get("globalDefault") is True
     return PriorityRecord(name=raw["metadata"]["name"], value=int(raw.get("value") or 0), is_default=is_default)
+
+
+def read_profiles(raw: Mapping[str, Any]) -> ProfileRecord:
+    """Every key of the ConfigMap, read as a profile."""
+    data: Mapping[str, str] = raw.get("data") or {}
+    return ProfileRecord(profiles={key: _profile(key, text) for key, text in data.items()})
+
+
+def _profile(key: str, text: str) -> Profile | Problem:
+    found = parse_profile(text)
+    if isinstance(found, Profile):
+        return found
+    message = f"spec.profileRef: {key}: {'; '.join(found)}"
+    return Problem(reason=Reason.PROFILE_UNUSABLE, field="spec.profileRef", message=message)
 
 
 def _conditions(status: SLMDeploymentStatus) -> tuple[Condition, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "ACCESS_REVIEWS",
+    "CONFIG_MAPS",
     "EVENTS",
     "LEASES",
     "NODES",
@@ -47,6 +48,7 @@ SLM_DEPLOYMENTS = Resource(group="slmpack.dev", version="v1alpha1", plural="slmd
 PODS = Resource(group="", version="v1", plural="pods", kind="Pod")
 NODES = Resource(group="", version="v1", plural="nodes", kind="Node", namespaced=False)
 SERVICES = Resource(group="", version="v1", plural="services", kind="Service")
+CONFIG_MAPS = Resource(group="", version="v1", plural="configmaps", kind="ConfigMap")
 PRIORITY_CLASSES = Resource(
     group="scheduling.k8s.io", version="v1", plural="priorityclasses", kind="PriorityClass", namespaced=False
 )

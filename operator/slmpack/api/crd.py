@@ -42,7 +42,7 @@ COPIED = (
 DROPPED = {"title", "description", "type", "const", "default", "examples"}
 COLUMNS = (
     ("Ready", "string", ".status.ready", "Ready and wanted replicas"),
-    ("Per GPU", "integer", ".status.perGPU", "Replicas that fit on one GPU"),
+    ("Per GPU", "integer", ".status.perGPU", "Replicas that fit and pay on one GPU"),
     ("Share", "string", ".status.share", "The replicas' part of a GPU"),
     ("GPU", "string", ".status.gpu", "The GPU product in use"),
     ("Reason", "string", ".status.reason", "Why not everything is Ready"),

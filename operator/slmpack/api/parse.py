@@ -31,6 +31,7 @@ KINDS = {
     "bool_type": "true or false",
     "dict_type": "an object",
     "int_type": "a whole number",
+    "float_type": "a number",
     "mapping_type": "an object",
     "model_type": "an object",
     "model_attributes_type": "an object",
@@ -113,7 +114,8 @@ def _message(details: ErrorDetails) -> str:
     if kind in BOUNDS:
         bound, measure = BOUNDS[kind]
         got = len(value) if measure else _shown(value)
-        return f"must be {bound.format(**context)}, got {got}"
+        plain = {key: int(of) if isinstance(of, float) and of.is_integer() else of for key, of in context.items()}
+        return f"must be {bound.format(**plain)}, got {got}"
     return f"{details['msg']}, got {_shown(value)}"
 
 

@@ -11,8 +11,10 @@ from slmpack.api.rules import ListMap
 
 __all__ = [
     "PLACEMENTS_MAX",
+    "REASONS_MAX",
     "UNPLACED_MAX",
     "ConditionStatus",
+    "DecisionStatus",
     "FootprintStatus",
     "PlacementStatus",
     "SLMDeploymentStatus",
@@ -22,9 +24,11 @@ __all__ = [
 PLACEMENTS_MAX = 256
 """Placements that status lists at most; the counts beside it always cover all of them."""
 UNPLACED_MAX = 16
+REASONS_MAX = 16
 
 Short = Annotated[str, Field(max_length=253)]
 Message = Annotated[str, Field(max_length=32768)]
+Reason = Annotated[str, Field(max_length=1024)]
 
 
 class StatusModel(ApiModel):
@@ -75,6 +79,36 @@ class FootprintStatus(StatusModel):
     """measured, calibrated, modelled or assumed."""
 
 
+class DecisionStatus(StatusModel):
+    """What pays on one GPU of the kind in use. Figures are predictions: expected (low to high)."""
+
+    replicas_per_gpu: Annotated[int | None, Field(alias="replicasPerGPU")] = None
+    """Replicas that pay on one GPU."""
+    max_num_seqs: int | None = None
+    """Sequences that each runs at a time: the knee of throughput against latency."""
+    limited_by: Short | None = None
+    """What stops a larger batch: KvCache, MaxNumSeqs, ItlBound, TtftBound, ItlFactor, Epsilon, Doubling, GridEnd or
+    Load."""
+    in_flight: Short | None = None
+    """Requests in flight on the GPU that it was decided for; "assumed" where the spec does not say."""
+    throughput: Short | None = None
+    """Output tokens a second of the GPU."""
+    itl: Short | None = None
+    """Mean inter-token latency."""
+    ttft: Short | None = None
+    """Mean time to first token, queueing included."""
+    power: Short | None = None
+    """Watts of the GPU."""
+    energy_per_token: Short | None = None
+    """Joules an output token."""
+    basis: Short | None = None
+    """modelled, or calibrated by the profile of spec.profileRef."""
+    reasons: Annotated[Items[Reason], Field(max_length=REASONS_MAX)] = ()
+    """Why, in sentences with the numbers."""
+    runner_up: Reason | None = None
+    """The alternative that came closest, and why it lost."""
+
+
 class PlacementStatus(StatusModel):
     """Where one replica is."""
 
@@ -123,7 +157,7 @@ class SLMDeploymentStatus(StatusModel):
     selector: Annotated[str, Field(max_length=512)] | None = None
     """Label selector of the pods, for the scale subresource."""
     per_gpu: Annotated[int | None, Field(alias="perGPU")] = None
-    """Replicas of this model that fit on one GPU of the kind in use."""
+    """Replicas of this model that fit and pay on one GPU of the kind in use."""
     share: Short | None = None
     """The replicas' part of a GPU, for instance "MigSlice 1g.10gb"."""
     gpu: Short | None = None
@@ -134,6 +168,8 @@ class SLMDeploymentStatus(StatusModel):
     """Tokens per request in use."""
     footprint: FootprintStatus | None = None
     """Device memory that one replica needs."""
+    decision: DecisionStatus | None = None
+    """What pays on one GPU, and why."""
     placements: Annotated[Items[PlacementStatus], Field(max_length=PLACEMENTS_MAX)] = ()
     """Where the replicas are, at most 256 of them."""
     unplaced: Annotated[Items[UnplacedStatus], Field(max_length=UNPLACED_MAX)] = ()

@@ -9,15 +9,18 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from slmpack.api.load_spec import BoundsSpec, WorkloadSpec, seconds
 from slmpack.api.v1alpha1 import SLMDeployment, SLMDeploymentSpec
 from slmpack.domain.engine import ArgsResult, EngineProblem, EngineTable, EngineVersion, check_env, normalise_args
 from slmpack.domain.engine_version import parse_engine_version
 from slmpack.domain.model import ModelProfile
+from slmpack.domain.profile import Profile
 from slmpack.domain.quantity import GIB, parse_bytes, parse_millicores
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.sharing import Mode
 from slmpack.domain.snapshot import Demand, ModelUnknown, Rejected, Toleration
 from slmpack.domain.spec_hash import spec_hash
+from slmpack.domain.workload import Bounds, Objective, Workload
 
 __all__ = ["DEFAULT_CPU_MILLICORES", "DEFAULT_MEMORY_BYTES", "translate"]
 
@@ -28,9 +31,17 @@ DEFAULT_MEMORY_BYTES = 4 * GIB
 
 
 def translate(
-    resource: SLMDeployment, *, model: ModelProfile | ModelUnknown, priority: int, engines: EngineTable
+    resource: SLMDeployment,
+    *,
+    model: ModelProfile | ModelUnknown,
+    priority: int,
+    engines: EngineTable,
+    profile: Profile | Problem | None = None,
 ) -> Demand | Rejected:
-    """The demand, or all problems at once. `priority` is the value of the pod's PriorityClass."""
+    """The demand, or all problems at once.
+
+    `priority` is the value of the pod's PriorityClass; `profile` what spec.profileRef leads to, None without one.
+    """
     spec = resource.spec
     version = parse_engine_version(spec.engine.image, spec.engine.version)
     if isinstance(version, EngineProblem):
@@ -39,7 +50,7 @@ def translate(
     problems = (*(_invalid(p) for p in args.problems), *_args_conflicts(args), *_env_problems(spec))
     if problems:
         return Rejected(problems=problems, replicas=spec.replicas)
-    return _demand(resource, version, args.args, model=model, priority=priority)
+    return _demand(resource, version, args.args, model=model, priority=priority, profile=profile)
 
 
 def _demand(
@@ -49,6 +60,7 @@ def _demand(
     *,
     model: ModelProfile | ModelUnknown,
     priority: int,
+    profile: Profile | Problem | None,
 ) -> Demand:
     spec = resource.spec
     template: dict[str, Any] = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -73,7 +85,27 @@ def _demand(
         cpu_millicores=_requested(spec, "cpu", DEFAULT_CPU_MILLICORES),
         memory_bytes=_requested(spec, "memory", DEFAULT_MEMORY_BYTES),
         priority=priority,
+        workload=_workload(spec.workload),
+        objective=Objective(spec.objective),
+        bounds=_bounds(spec.bounds),
+        profile=profile,
         template=template,
+    )
+
+
+def _workload(spec: WorkloadSpec) -> Workload:
+    return Workload(
+        in_flight=spec.in_flight,
+        request_rate=spec.request_rate,
+        input_tokens=spec.input_tokens,
+        output_tokens=spec.output_tokens,
+        prefix_hit_rate=spec.prefix_hit_rate,
+    )
+
+
+def _bounds(spec: BoundsSpec) -> Bounds:
+    return Bounds(
+        ttft_s=None if spec.ttft is None else seconds(spec.ttft), itl_s=None if spec.itl is None else seconds(spec.itl)
     )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AwareDatetime, ConfigDict, Field, StrictInt, StrictStr
 
 from slmpack.api.base import WHOLE, ApiModel, DnsName, FreeObject, Items, UserAnnotations, UserLabels
+from slmpack.api.load_spec import BoundsSpec, ProfileRef, WorkloadSpec
 from slmpack.api.pod_env import KeySelector
 from slmpack.api.pod_spec import PodSpec, Toleration
 from slmpack.api.rules import ListSet, Rule, Shown, keys_matching, matching, not_reserved, present
@@ -280,6 +281,17 @@ class SLMDeploymentSpec(ApiModel):
     replicas: Annotated[StrictInt, Field(ge=0, le=10_000)] = 1
     """Replicas wanted. `kubectl scale` and a HorizontalPodAutoscaler write it; without it GET /scale is an error, so
     give it where one of them is used. Example: `3`."""
+    workload: WorkloadSpec = WorkloadSpec()
+    """What the replicas serve. A change applies to replicas made later; it restarts nothing.
+    Default: replicas times the knee in flight, 512 tokens in, 256 out, assumed and labelled so."""
+    objective: Literal["Throughput", "Latency", "Energy"] = "Throughput"
+    """What decides among plans that keep the bounds, by prediction: most tokens a second, lowest latency, or fewest
+    joules a token. A change restarts nothing. Example: `Energy`."""
+    bounds: BoundsSpec = BoundsSpec()
+    """Latencies that the plan keeps by prediction. A change restarts nothing. Default: none."""
+    profile_ref: ProfileRef | None = None
+    """A measured profile of this model, made by `slmpack profile`; it calibrates the predictions for its GPU.
+    Default: none, predictions are modelled. Example: `{name: qwen-on-l4}`."""
     service: ServiceSpec = ServiceSpec()
     """The Service in front of the replicas. Default: ClusterIP on port 8000."""
     pod: PodSpec = PodSpec()

@@ -9,33 +9,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from slmpack.api.status import (
-    PLACEMENTS_MAX,
-    UNPLACED_MAX,
-    ConditionStatus,
-    FootprintStatus,
-    PlacementStatus,
-    SLMDeploymentStatus,
-    UnplacedStatus,
-)
 from slmpack.controller.execute import Execution, action_key
+from slmpack.controller.status import products_of, status_of
 from slmpack.domain.conditions import Verdict, judge
 from slmpack.domain.plan import Action, ClusterPlan, CreatePod, DeploymentPlan, Outcome
 from slmpack.domain.reasons import Reason
 from slmpack.domain.snapshot import DeploymentView, Key
 from slmpack.ports import Clock, Cluster, Conflict, Leadership, NotFound, PortError, Telemetry, Unavailable
-from slmpack.render.names import API_VERSION, KIND, selector_string
+from slmpack.render.names import API_VERSION, KIND
 
-__all__ = ["Reporter", "status_of"]
+__all__ = ["Reporter"]
 
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 16
 FIRST_PAUSE_SECONDS = 10.0
 LAST_PAUSE_SECONDS = 300.0
-SHORT = 253
-MESSAGE = 32768
-"""Characters, as the CRD allows them (api.status)."""
 NOTE_BYTES = 1024
 """As events.k8s.io/v1 allows."""
 NAME_START = 200
@@ -91,7 +80,7 @@ class Reporter:
         self._refused = {uid: refused for uid, refused in self._refused.items() if uid in alive}
         judged = [(part, self._judge(part, outcomes.get(part.deployment.key, ()), now)) for part in plan.deployments]
         verdicts = {part.deployment.key: verdict for part, verdict in judged if verdict is not None}
-        products = _products(plan)
+        products = products_of(plan)
         written = [self._write(part, verdict, products) for part, verdict in judged if verdict is not None]
         errors = await asyncio.gather(*written)
         views = {part.deployment.key: part.deployment for part in plan.deployments}
@@ -186,96 +175,6 @@ class Reporter:
             self._telemetry.wrote("event")
 
 
-def status_of(part: DeploymentPlan, verdict: Verdict, *, product: str | None) -> dict[str, Any]:
-    """The status as JSON; what is unknown is left out."""
-    wanted = verdict.desired
-    status = SLMDeploymentStatus(
-        observed_generation=part.deployment.generation,
-        ready=f"{verdict.ready}/{wanted}" if wanted is not None else f"{verdict.ready}/?",
-        replicas=verdict.replicas,
-        ready_replicas=verdict.ready,
-        desired_replicas=wanted,
-        updated_replicas=verdict.updated,
-        outdated_replicas=verdict.outdated,
-        selector=selector_string(part.deployment.key.name),
-        per_gpu=part.per_gpu or None,
-        share=_clip(verdict.share, SHORT) or None,
-        gpu=product,
-        reason=verdict.reason.value,
-        max_model_len=part.max_model_len,
-        footprint=_footprint(part),
-        placements=_placements(part),
-        unplaced=tuple(
-            UnplacedStatus(
-                count=entry.count,
-                reason=entry.problem.reason.value,
-                message=_clip(entry.problem.message, MESSAGE),
-            )
-            for entry in part.unplaced[:UNPLACED_MAX]
-        ),
-        conditions=tuple(
-            ConditionStatus(
-                type=condition.type,
-                status=_ternary(condition.status),
-                observed_generation=condition.observed_generation,
-                last_transition_time=condition.last_transition.replace(microsecond=0),
-                reason=condition.reason,
-                message=_clip(condition.message, MESSAGE),
-            )
-            for condition in verdict.conditions
-        ),
-    )
-    found: dict[str, Any] = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return {key: value for key, value in found.items() if value not in ([], {})}
-
-
-def _products(plan: ClusterPlan) -> dict[Key, str]:
-    """The GPU products that each deployment's replicas are on."""
-    found: dict[Key, set[str]] = {}
-    for bar in plan.bars:
-        for block in bar.blocks:
-            if block.deployment is not None and block.state not in {"planned", "waiting"}:
-                found.setdefault(block.deployment, set()).add(bar.product)
-    return {key: _clip(", ".join(sorted(products)), SHORT) for key, products in found.items()}
-
-
-def _ternary(text: str) -> Any:  # noqa: ANN401 - validated by the model
-    return text
-
-
-def _footprint(part: DeploymentPlan) -> FootprintStatus | None:
-    of = part.footprint
-    if of is None:
-        return None
-    return FootprintStatus(
-        weights_bytes=of.weights_bytes,
-        kv_bytes_per_token=of.kv_bytes_per_token,
-        kv_bytes=of.kv_bytes(part.kv_tokens),
-        activation_bytes=of.activation_bytes,
-        non_torch_bytes=of.non_torch_bytes,
-        cuda_graph_bytes=of.cuda_graph_bytes,
-        context_bytes=of.context_bytes,
-        margin_bytes=of.margin_bytes,
-        total_bytes=of.total_bytes(part.kv_tokens),
-        basis=of.basis,
-    )
-
-
-def _placements(part: DeploymentPlan) -> tuple[PlacementStatus, ...]:
-    counted = sorted((state for state in part.states if state.counts), key=lambda state: state.pod)
-    return tuple(
-        PlacementStatus(
-            pod=_clip(state.pod.name, SHORT),
-            node=_clip(state.node, SHORT),
-            resource=_clip(state.resource, SHORT),
-            share=_clip(state.share, SHORT),
-            ready=state.ready,
-            reason=state.problem.reason.value if state.problem else "",
-        )
-        for state in counted[:PLACEMENTS_MAX]
-    )
-
-
 def _of_action(action: Action) -> Mapping[str, Any]:
     if isinstance(action, CreatePod):
         note = f"created {action.name}: {action.record.share} on {action.placement.node}"
@@ -291,12 +190,6 @@ def _event_name(key: Key, moment: datetime, number: int) -> str:
 
 def _micro_time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _clip(text: str, most: int) -> str:
-    """At most so many characters. Half a surrogate pair, which JSON may hold and UTF-8 may not, becomes "?"."""
-    text = text.encode(errors="replace").decode()
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _note(text: str) -> str:

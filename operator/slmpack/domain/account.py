@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from slmpack.domain.board import Board, Want
+from slmpack.domain.board import Board, Candidate, Want
 from slmpack.domain.case import Case, World
 from slmpack.domain.inventory import where
 from slmpack.domain.packing import Packed, candidates_for, unhindered
@@ -41,7 +41,9 @@ class Decided:
 def account_for(case: Case, decided: Decided, world: World) -> DeploymentPlan:
     """Everything about one SLMDeployment, in one value."""
     creates, unplaced = decided.creates, decided.unplaced
-    need, book = case.need, case.book
+    book = case.book
+    used = _candidate(case, creates)
+    need = used.fit.need if used else case.need
     surging, rolling = book is not None and book.surge, book is not None and book.rolling
     leaving = [pod.key.name for pod in case.pods if not pod.finished and (pod.deleting or pod.ended)]
     grouped = () if surging else _group(unplaced[len(leaving) :])
@@ -54,7 +56,8 @@ def account_for(case: Case, decided: Decided, world: World) -> DeploymentPlan:
         max_model_len=need.max_model_len if need else None,
         kv_tokens=need.kv_tokens if need else 0,
         needed_bytes=need_bytes(need) if need else 0,
-        per_gpu=_per_gpu(case, creates),
+        per_gpu=_per_gpu(used) if used and _in_use(used, case, creates) else 0,
+        fit=used.fit if used else None,
         states=tuple(_state(pod, case, world) for pod in case.pods),
         creates=creates,
         waiting=decided.waiting,
@@ -98,15 +101,23 @@ def _rollout(case: Case, *, blocked: Sequence[Packed]) -> RolloutState:
     return RolloutState(problem=Problem(reason=Reason.ROLLOUT_BLOCKED, message=why), updated=state.updated)
 
 
-def _per_gpu(case: Case, creates: Sequence[CreatePod]) -> int:
-    """Replicas of this deployment that one GPU of the kind in use holds."""
-    spots: list[tuple[str | None, str]] = [(create.placement.node, create.record.resource) for create in creates]
-    spots += [(where(pod), pod.record.resource) for pod in case.pods if pod.record is not None]
-    for candidate in case.room.candidates if case.room else ():
-        if (candidate.node, candidate.offer.resource) in spots:
-            units = -(-candidate.offer.units // candidate.offer.gpus)
-            return units if candidate.cap is None else min(units, candidate.cap // candidate.offer.gpus)
-    return 0
+def _candidate(case: Case, creates: Sequence[CreatePod]) -> Candidate | None:
+    """The offer in use; without one the first that suits."""
+    candidates = case.room.candidates if case.room else ()
+    return next((c for c in candidates if _in_use(c, case, creates)), next(iter(candidates), None))
+
+
+def _in_use(candidate: Candidate, case: Case, creates: Sequence[CreatePod]) -> bool:
+    spot = (candidate.node, candidate.offer.resource)
+    return any((create.placement.node, create.record.resource) == spot for create in creates) or any(
+        (where(pod), pod.record.resource) == spot for pod in case.pods if pod.record is not None
+    )
+
+
+def _per_gpu(candidate: Candidate) -> int:
+    """Replicas of this deployment that one GPU of the offer carries."""
+    units = candidate.offer.per_gpu
+    return units if candidate.cap is None else min(units, candidate.cap.replicas // candidate.offer.gpus)
 
 
 def _never(want: Want, demand: Demand, world: World) -> bool:

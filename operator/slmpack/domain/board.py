@@ -11,15 +11,25 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from slmpack.domain.fit import Fit
 from slmpack.domain.inventory import GpuNode, Offer, free_on, where
-from slmpack.domain.plan import EngineSettings
 from slmpack.domain.quantity import format_bytes
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.sharing import limit_bytes
 from slmpack.domain.sizing import Need
 from slmpack.domain.snapshot import Key, PodView
 
-__all__ = ["Board", "Candidate", "Room", "Want"]
+__all__ = ["Board", "Candidate", "Cap", "Room", "Want"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cap:
+    """How many replicas of one deployment a node may have, and why no more."""
+
+    replicas: int
+    """k per GPU times the node's GPUs (D5b)."""
+    problem: Problem
+    """What the next one is told: MAX_PER_GPU or DOES_NOT_PAY."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +38,8 @@ class Candidate:
 
     node: str
     offer: Offer
-    settings: EngineSettings
-    cap: int | None
-    """Replicas of this deployment that `maxPerGPU` allows on the node: k per GPU times its GPUs (D5b)."""
+    fit: Fit
+    cap: Cap | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +58,8 @@ class Want:
     id: int
     deployment: Key
     need: Need
+    surge: bool = False
+    """Whether it is a rollout's extra one: it need not pay, as it stays only until its predecessor has gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +112,8 @@ class Board:
         free, node, offer = self._free[candidate.node], candidate.node, candidate.offer
         if free[offer.resource] < 1:
             return Problem(reason=Reason.INSUFFICIENT_GPUS, message=f"node {node}: every {offer.resource} is taken")
-        if self._capped(want, candidate):
-            message = (
-                f"spec.sharing.maxPerGPU allows {candidate.cap} replicas on the {offer.gpus} GPU(s) of node {node}"
-            )
-            return Problem(reason=Reason.MAX_PER_GPU, message=message, field="spec.sharing.maxPerGPU")
+        if candidate.cap is not None and self._capped(want, candidate):
+            return candidate.cap.problem
         cpu, memory = free.get("cpu", 0), free.get("memory", 0)
         if cpu < want.need.cpu_millicores:
             message = f"node {node}: a replica requests {want.need.cpu_millicores}m CPU, {max(0, cpu)}m are free"
@@ -205,17 +213,24 @@ class Board:
         )
 
     def _capped(self, want: Want, candidate: Candidate) -> bool:
-        return candidate.cap is not None and self._count.get((want.deployment, candidate.node), 0) >= candidate.cap
+        cap = candidate.cap
+        if cap is None or (want.surge and cap.problem.reason is Reason.DOES_NOT_PAY):
+            return False
+        return self._count.get((want.deployment, candidate.node), 0) >= cap.replicas
 
-    def _preference(self, candidate: Candidate) -> tuple[int, int, str, str]:
-        """GPUs that one more replica there opens (as if shares fill up GPU by GPU), size, name."""
+    def _preference(self, candidate: Candidate) -> tuple[bool, int, int, str, str]:
+        """What holds the knee's batch, GPUs that it opens (as if shares fill up GPU by GPU), size, name.
+
+        Of shares that do not hold the knee's batch the largest comes first.
+        """
         offer = candidate.offer
-        per_gpu = -(-offer.units // offer.gpus)
+        per_gpu = offer.per_gpu
         used = offer.units - self._free[candidate.node][offer.resource]
         opened = -(-(used + 1) // per_gpu) - -(-used // per_gpu)
         if offer.gpus == 1 and self._in_use[candidate.node]:
             opened = 0  # another slice of the same GPU is taken already
-        return opened, limit_bytes(offer.share), candidate.node, offer.resource
+        small, size = candidate.fit.short_of_kv, limit_bytes(offer.share)
+        return small, opened, -size if small else size, candidate.node, offer.resource
 
     def _put(self, want: Want, candidate: Candidate) -> None:
         self._wants[candidate.node][want.id] = want

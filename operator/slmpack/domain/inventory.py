@@ -40,6 +40,11 @@ class Offer:
         """The extended resource's name."""
         return self.share.resource
 
+    @property
+    def per_gpu(self) -> int:
+        """Units on one GPU, rounded up."""
+        return -(-self.units // self.gpus)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuNode:
@@ -48,6 +53,8 @@ class GpuNode:
     view: NodeView
     product: str
     """The GPU product label without a sharing or MIG suffix."""
+    gpu: GpuModel | None
+    """The catalogue's entry; None: unknown, and nothing is offered."""
     offers: tuple[Offer, ...]
     refusals: tuple[Problem, ...]
     """Why (part of) the node offers nothing."""
@@ -112,7 +119,7 @@ def _read_node(view: NodeView, catalogue: GpuCatalogue) -> GpuNode:
                 f"node {view.name}: {label} is labelled, but no nvidia.com/ resource is allocatable (device plugin?)"
             )
             refusals.append(Problem(reason=Reason.NOT_ADVERTISED, message=message))
-    return GpuNode(view=view, product=_base_product(label), offers=tuple(offers), refusals=tuple(refusals))
+    return GpuNode(view=view, product=_base_product(label), gpu=gpu, offers=tuple(offers), refusals=tuple(refusals))
 
 
 def _read_resource(view: NodeView, gpu: GpuModel, resource: str) -> Offer | Problem | None:

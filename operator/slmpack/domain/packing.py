@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from slmpack.domain.board import Board, Candidate, Room, Want
+from slmpack.domain.board import Board, Candidate, Cap, Room, Want
+from slmpack.domain.fit import Fit, Kind, fit_share
 from slmpack.domain.inventory import GpuNode, Offer
 from slmpack.domain.quantity import format_bytes
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.sharing import Mode, describe_share, limit_bytes, mode_of
-from slmpack.domain.sizing import Need, fit_settings, nearest_fit, need_bytes, usable_bytes
+from slmpack.domain.sizing import Need, nearest_fit, need_bytes, usable_bytes
 from slmpack.domain.snapshot import Demand, Key, PodView, Policy, Taint, Toleration
 
 __all__ = ["GPU_TOLERATION", "Packed", "Packing", "candidates_for", "pack", "unhindered"]
@@ -153,20 +154,46 @@ def _judge_offer(demand: Demand, need: Need, node: GpuNode, offer: Offer, policy
     if demand.mode not in {Mode.AUTO, mode_of(share)}:
         message = f"node {node.name} offers {describe_share(share)}; spec.sharing.mode asks for {demand.mode.value}"
         return Problem(reason=Reason.NO_MATCHING_GPU, message=message, field="spec.sharing.mode")
-    settings = fit_settings(share, need, policy)
-    if settings is None:
+    fit = _fit(demand, need, node, offer, policy)
+    if fit is None:
         message = (
             f"a replica needs {format_bytes(need_bytes(need))} of GPU memory; {describe_share(share)} on node "
             f"{node.name} gives it {format_bytes(usable_bytes(share, need, policy))} "
             f"of {format_bytes(limit_bytes(share))}"
         )
         return Problem(reason=Reason.INSUFFICIENT_GPU_MEMORY, message=message)
-    cap = None if demand.max_per_gpu is None else demand.max_per_gpu * offer.gpus
-    return Candidate(node=node.name, offer=offer, settings=settings, cap=cap)
+    return Candidate(node=node.name, offer=offer, fit=fit, cap=_cap(demand, node, offer, fit))
+
+
+def _fit(demand: Demand, need: Need, node: GpuNode, offer: Offer, policy: Policy) -> Fit | None:
+    if node.gpu is None:
+        return None
+    return fit_share(demand, need, Kind(share=offer.share, per_gpu=offer.per_gpu, gpu=node.gpu), policy)
+
+
+def _cap(demand: Demand, node: GpuNode, offer: Offer, fit: Fit) -> Cap | None:
+    """What the user allows on a GPU, else what pays there; nothing where every share pays."""
+    if demand.max_per_gpu is not None:
+        replicas = demand.max_per_gpu * offer.gpus
+        message = f"spec.sharing.maxPerGPU allows {replicas} replicas on the {offer.gpus} GPU(s) of node {node.name}"
+        field = "spec.sharing.maxPerGPU"
+        return Cap(replicas=replicas, problem=Problem(reason=Reason.MAX_PER_GPU, message=message, field=field))
+    pays = fit.pays
+    if pays is None or pays >= offer.per_gpu:
+        return None
+    message = (
+        f"on a GPU of node {node.name} {pays} {'replica pays' if pays == 1 else 'replicas pay'}; "
+        f"{fit.no_more.rstrip('.')}; spec.sharing.maxPerGPU overrules it"
+    )
+    return Cap(
+        replicas=pays * offer.gpus,
+        problem=Problem(reason=Reason.DOES_NOT_PAY, message=message, field="spec.sharing.maxPerGPU"),
+    )
 
 
 _NEAREST = (
     Reason.INSUFFICIENT_GPUS,
+    Reason.DOES_NOT_PAY,
     Reason.MAX_PER_GPU,
     Reason.INSUFFICIENT_PODS,
     Reason.INSUFFICIENT_MEMORY,

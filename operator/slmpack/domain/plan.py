@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from slmpack.domain.engine_settings import EngineSettings
+from slmpack.domain.fit import Fit
 from slmpack.domain.footprint import Footprint
 from slmpack.domain.reasons import Problem
 from slmpack.domain.sharing import Share
@@ -17,7 +19,6 @@ __all__ = [
     "DeletePod",
     "DeploymentPlan",
     "EndPod",
-    "EngineSettings",
     "GpuBar",
     "Outcome",
     "Placement",
@@ -25,19 +26,6 @@ __all__ = [
     "RolloutState",
     "Unplaced",
 ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSettings:
-    """The vLLM flags that bound one engine."""
-
-    gpu_memory_utilization: float
-    """Fraction of the total that CUDA reports, rounded down to three decimals."""
-    kv_cache_memory_bytes: int | None
-    """Set where engines share a GPU; None lets vLLM measure and take what is left of its budget."""
-    max_model_len: int
-    max_num_seqs: int
-    max_num_batched_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +119,9 @@ class DeploymentPlan:
     """KV cache tokens that a replica must at least hold."""
     needed_bytes: int
     per_gpu: int
-    """Replicas that fit one GPU of the kind in use; 0 where none is placed."""
+    """Replicas that fit and pay on one GPU of the kind in use; 0 where none is placed."""
+    fit: Fit | None
+    """On the share in use, else on the best that suits; None where nothing suits."""
     states: tuple[ReplicaState, ...]
     creates: tuple[CreatePod, ...]
     waiting: tuple[tuple[Placement, Problem], ...]

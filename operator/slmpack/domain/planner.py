@@ -75,7 +75,11 @@ def _order(cases: Sequence[Case]) -> tuple[_Queued, ...]:
     queue.sort(key=lambda entry: entry[0])
     return tuple(
         _Queued(
-            want=Want(id=n, deployment=case.view.key, need=need), case=case, demand=demand, missing=missing, order=order
+            want=Want(id=n, deployment=case.view.key, need=need, surge=case.book is not None and case.book.surge),
+            case=case,
+            demand=demand,
+            missing=missing,
+            order=order,
         )
         for n, (order, case, demand, need, missing) in enumerate(queue)
     )
@@ -172,8 +176,9 @@ def _create(queued: _Queued, candidate: Candidate, ordinal: int, policy: Policy)
         resource=candidate.offer.resource,
         share=describe_share(share),
         starts_alone=starts_alone(share),
-        footprint=queued.want.need.footprint,
-        max_model_len=queued.want.need.max_model_len,
+        footprint=candidate.fit.need.footprint,
+        max_model_len=candidate.fit.need.max_model_len,
+        max_num_seqs=candidate.fit.need.max_num_seqs,
         attempt=queued.missing.attempt,
         replaces=queued.missing.replaces,
     )
@@ -182,7 +187,7 @@ def _create(queued: _Queued, candidate: Candidate, ordinal: int, policy: Policy)
         demand=queued.demand,
         name=f"{view.key.name}-{ordinal}",
         placement=Placement(node=candidate.node, share=share),
-        settings=candidate.settings,
+        settings=candidate.fit.settings,
         record=record,
     )
 

@@ -21,6 +21,7 @@ class Reason(Enum):
     MODEL_GATED = "ModelGated"
     MODEL_NOT_FOUND = "ModelNotFound"
     MODEL_LEN_TOO_LONG = "ModelLenTooLong"
+    PROFILE_UNUSABLE = "ProfileUnusable"
     # room
     FITS = "Fits"
     NO_GPU_NODES = "NoGpuNodes"
@@ -38,6 +39,7 @@ class Reason(Enum):
     INSUFFICIENT_MEMORY = "InsufficientMemory"
     INSUFFICIENT_PODS = "InsufficientPods"
     MAX_PER_GPU = "MaxPerGPU"
+    DOES_NOT_PAY = "DoesNotPay"
     # starting and running
     CREATED = "Created"
     ALL_READY = "AllReady"

@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 
+from slmpack.domain.choice import ChoicePolicy
 from slmpack.domain.engine import EngineTable, EngineVersion
 from slmpack.domain.footprint import Footprint
 from slmpack.domain.gpu import GpuCatalogue
 from slmpack.domain.model import ModelProfile
+from slmpack.domain.performance_table import PerformanceTable
+from slmpack.domain.profile import Profile
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.sharing import Mode
+from slmpack.domain.workload import Bounds, Objective, Workload
 
 __all__ = [
     "Condition",
@@ -108,6 +112,7 @@ class ReplicaRecord:
     starts_alone: bool
     footprint: Footprint | None
     max_model_len: int | None
+    max_num_seqs: int | None
     attempt: int
     """1 for a first start; one more for each start that failed before it."""
     replaces: str
@@ -178,11 +183,17 @@ class Demand:
     gpu_products: frozenset[str]
     """Empty: any."""
     tolerations: tuple[Toleration, ...]
-    node_selector: Mapping[str, str]
+    node_selector: Mapping[str, str] = field(hash=False)
     cpu_millicores: int
     memory_bytes: int
     priority: int
-    template: Mapping[str, object] = field(default_factory=dict)
+    workload: Workload = field(default_factory=Workload)
+    """Over all replicas."""
+    objective: Objective = Objective.THROUGHPUT
+    bounds: Bounds = field(default_factory=Bounds)
+    profile: Profile | Problem | None = None
+    """What spec.profileRef leads to; None without one."""
+    template: Mapping[str, object] = field(default_factory=dict, hash=False)
     """The spec as the user wrote it (camelCase JSON)."""
 
 
@@ -221,17 +232,24 @@ class DeploymentView:
     """As status has them now: unchanged ones keep their transition time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Policy:
-    """Every constant that a decision uses, with the tables it reads; `data/` has their sources."""
+    """Every constant that a decision uses, with the tables it reads; `data/` has their sources.
+
+    Equal to itself alone: one is loaded, and comparing its tables would take longer than a decision.
+    """
 
     gpus: GpuCatalogue
     engines: EngineTable
+    performance: PerformanceTable
+    choice: ChoicePolicy = field(default_factory=ChoicePolicy)
     default_max_model_len: int = 8192
-    kv_sequences: int = 32
-    """Sequences whose KV cache must fit beside one request of maxModelLen (D7a, until the knee replaces it)."""
-    kv_tokens_per_sequence: int = 1024
-    max_num_seqs: int = 128
+    least_num_seqs: int = 8
+    """A share whose KV cache holds fewer sequences at their mean length is too small."""
+    max_num_seqs: int = 512
+    """The largest batch that is considered; vLLM captures CUDA graphs up to here by default."""
+    unpredicted_num_seqs: int = 128
+    """The largest batch where nothing can be predicted."""
     max_num_batched_tokens: int = 2048
     utilization_ceiling: float = 0.92
     """vLLM's own default since 0.20."""

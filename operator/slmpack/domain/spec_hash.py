@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 __all__ = ["spec_hash"]
 
-_NOT_HASHED = frozenset({"replicas", "service"})
-"""Fields of a spec that no pod is made from: a change of theirs replaces nothing. Nor does sharing.maxPerGPU, which
-bounds what is placed from then on."""
+_NOT_HASHED = frozenset({"replicas", "service", "workload", "objective", "bounds", "profileRef"})
+"""Fields of a spec that no pod is made from, or that only guide what is placed from then on: a change of theirs
+replaces nothing. Nor does sharing.maxPerGPU."""
 
 
 def spec_hash(spec: Mapping[str, object]) -> str:

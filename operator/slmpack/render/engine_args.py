@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from slmpack.domain.engine import EngineTable, EngineVersion
-from slmpack.domain.plan import CreatePod, EngineSettings
+from slmpack.domain.engine_settings import EngineSettings
+from slmpack.domain.plan import CreatePod
 from slmpack.render.template import mapping
 from slmpack.render.volumes import model_path
 

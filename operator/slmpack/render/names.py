@@ -13,6 +13,7 @@ __all__ = [
     "MANAGER",
     "NAME_LABEL",
     "PREFIX",
+    "PROFILE_LABEL",
     "common_labels",
     "owner_reference",
     "pod_name",
@@ -26,6 +27,8 @@ API_VERSION = "slmpack.dev/v1alpha1"
 KIND = "SLMDeployment"
 MANAGER = "slmpack"
 NAME_LABEL = f"{PREFIX}name"
+PROFILE_LABEL = f"{PREFIX}profile"
+"""On the ConfigMaps that spec.profileRef may name: only those are watched."""
 ENDED = f"{PREFIX}ended"
 """Annotation: why a pod was ended."""
 

@@ -23,6 +23,7 @@ SHARE = f"{PREFIX}share"
 STARTS_ALONE = f"{PREFIX}starts-alone"
 FOOTPRINT = f"{PREFIX}footprint"
 MAX_MODEL_LEN = f"{PREFIX}max-model-len"
+MAX_NUM_SEQS = f"{PREFIX}max-num-seqs"
 ATTEMPT = f"{PREFIX}attempt"
 REPLACES = f"{PREFIX}replaces"
 
@@ -43,9 +44,11 @@ def record_annotations(record: ReplicaRecord) -> dict[str, str]:
         REPLACES: record.replaces,
     }
     if record.footprint is not None:
-        written[FOOTPRINT] = json.dumps(asdict(record.footprint), sort_keys=True, separators=(",", ":"))
+        written[FOOTPRINT] = json.dumps(_stated(record.footprint), sort_keys=True, separators=(",", ":"))
     if record.max_model_len is not None:
         written[MAX_MODEL_LEN] = str(record.max_model_len)
+    if record.max_num_seqs is not None:
+        written[MAX_NUM_SEQS] = str(record.max_num_seqs)
     return {key: value for key, value in written.items() if value}
 
 
@@ -75,6 +78,7 @@ def parse_record(
         starts_alone=starts_alone,
         footprint=_footprint(annotations.get(FOOTPRINT, "")),
         max_model_len=_number(annotations.get(MAX_MODEL_LEN, "")),
+        max_num_seqs=_number(annotations.get(MAX_NUM_SEQS, "")),
         attempt=_number(annotations.get(ATTEMPT, "")) or 1,
         replaces=annotations.get(REPLACES, ""),
     )
@@ -92,8 +96,18 @@ def _footprint(text: str) -> Footprint | None:
         return None
     if not isinstance(found, dict):
         return None
-    # Field annotations are strings here, which is what makes them comparable with a value's type.
-    values: dict[str, Any] = {field.name: found.get(field.name) for field in fields(Footprint)}
-    if any(type(values[field.name]).__name__ != field.type for field in fields(Footprint)):
-        return None
+    values: dict[str, Any] = {}
+    for field in fields(Footprint):
+        # Field annotations are strings here, which is what makes them comparable with a value's type.
+        kind, _, optional = str(field.type).partition(" | ")
+        value = found.get(field.name)
+        if value is None and optional:
+            continue  # a record of an operator that did not write it
+        if type(value).__name__ != kind:
+            return None
+        values[field.name] = value
     return Footprint(**values)
+
+
+def _stated(footprint: Footprint) -> dict[str, object]:
+    return {name: value for name, value in asdict(footprint).items() if value is not None}

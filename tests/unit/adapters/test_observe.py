@@ -9,12 +9,13 @@ import pytest
 
 from slmpack.adapters import observe, records
 from slmpack.adapters.observe import COUNT_SECONDS, RECOUNT_SECONDS, RELIST_SECONDS, Observer, Scope
-from slmpack.adapters.resources import NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS
+from slmpack.adapters.resources import CONFIG_MAPS, NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS
 from slmpack.adapters.selector import parse_selector
 from slmpack.adapters.tables import bundled_config, load_engine_table
 from slmpack.devcluster.nodes import whole_node
 from slmpack.domain.model import ModelProfile
-from slmpack.domain.reasons import Reason
+from slmpack.domain.profile import Profile
+from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.snapshot import Demand, ModelUnknown, Rejected
 from slmpack.ports import Unavailable
 from tests.support.fake_clock import FakeClock
@@ -90,13 +91,13 @@ async def test_everything_is_listed_once_and_then_every_five_minutes() -> None:
     world = World()
     await world.observer.refresh()
     assert sorted(world.lister.lists) == sorted(
-        resource.path() for resource in (NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS)
+        resource.path() for resource in (CONFIG_MAPS, NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS)
     )
     await world.observer.refresh()
-    assert len(world.lister.lists) == 5
+    assert len(world.lister.lists) == 6
     world.clock.advance(RELIST_SECONDS)
     await world.observer.refresh()
-    assert len(world.lister.lists) == 10
+    assert len(world.lister.lists) == 12
 
 
 async def test_a_list_that_failed_stays_due() -> None:
@@ -115,7 +116,7 @@ async def test_a_suspect_kind_is_listed_at_once() -> None:
     await world.observer.refresh()
     world.observer.suspect(PODS)
     await world.observer.refresh()
-    assert world.lister.lists[5:] == [PODS.path()]
+    assert world.lister.lists[6:] == [PODS.path()]
 
 
 async def test_counting_is_rare_and_a_count_that_stays_wrong_lists() -> None:
@@ -125,12 +126,12 @@ async def test_counting_is_rare_and_a_count_that_stays_wrong_lists() -> None:
     world.clock.advance(COUNT_SECONDS)
     await world.observer.refresh()
     assert len(world.lister.counts) == 4
-    assert len(world.lister.lists) == 5
+    assert len(world.lister.lists) == 6
     world.lister.items[PODS.path()].clear()
     world.lister.version += 1
     world.clock.advance(COUNT_SECONDS)
     await world.observer.refresh()
-    assert len(world.lister.lists) == 5
+    assert len(world.lister.lists) == 6
     world.clock.advance(RECOUNT_SECONDS)
     await world.observer.refresh()
     assert world.observer.snapshot().pods == ()
@@ -337,3 +338,64 @@ async def test_a_pod_without_a_gpu_that_leaves_a_gpu_node_wakes_the_planner() ->
     assert world.observer.handle(PODS, "DELETED", event("a", "l4", 204))
     assert world.observer.handle(PODS, "MODIFIED", event("b", "l4", 205, phase="Succeeded"))
     assert not world.observer.handle(PODS, "DELETED", event("c", "elsewhere", 206))
+
+
+PROFILE = """
+apiVersion: slmpack.dev/v1alpha1
+kind: Profile
+model: Qwen/Qwen2.5-0.5B-Instruct
+gpu: l4
+input_tokens: 512
+output_tokens: 256
+points:
+- {concurrency: 1, throughput_tok_s: 150, itl_s: 0.0065}
+- {concurrency: 64, throughput_tok_s: 3000, itl_s: 0.021}
+"""
+
+
+def _profiles(**data: str) -> dict[str, Any]:
+    return {"metadata": {"name": "measured", "namespace": "ns"}, "data": data}
+
+
+async def test_a_profile_is_read_from_the_config_map_that_the_spec_names() -> None:
+    world = World()
+    world.add(SLM_DEPLOYMENTS.path(), _slm(profileRef={"name": "measured", "key": "l4"}))
+    world.add(CONFIG_MAPS.path(), _profiles(l4=PROFILE))
+    demand = await world.demand()
+    assert isinstance(demand, Demand)
+    assert isinstance(demand.profile, Profile)
+    assert [point.concurrency for point in demand.profile.points] == [1, 64]
+    changed = _profiles(l4=PROFILE.replace("64", "32"))
+    changed["metadata"] |= {"uid": "uid-measured", "resourceVersion": "11"}
+    assert world.observer.handle(CONFIG_MAPS, "MODIFIED", changed)
+    demand = await world.demand()
+    assert isinstance(demand, Demand)
+    assert isinstance(demand.profile, Profile)
+    assert [point.concurrency for point in demand.profile.points] == [1, 32]
+
+
+@pytest.mark.parametrize(
+    ("config_maps", "message"),
+    [
+        ((), "spec.profileRef: there is no ConfigMap measured with the label slmpack.dev/profile in this namespace"),
+        (
+            (_profiles(h100=PROFILE, a="b"),),
+            "spec.profileRef.key: ConfigMap measured has no key l4; its keys are a, h100",
+        ),
+        ((_profiles(),), "spec.profileRef.key: ConfigMap measured has no key l4; its keys are none"),
+        ((_profiles(l4="nothing"),), "spec.profileRef: l4: profile.yaml: must be an object"),
+    ],
+    ids=["no config map", "another key", "no key", "no profile"],
+)
+async def test_a_profile_that_cannot_be_used_is_said_and_stops_nothing(
+    config_maps: tuple[dict[str, Any], ...], message: str
+) -> None:
+    world = World()
+    world.add(SLM_DEPLOYMENTS.path(), _slm(profileRef={"name": "measured", "key": "l4"}))
+    for raw in config_maps:
+        world.add(CONFIG_MAPS.path(), {**raw, "metadata": dict(raw["metadata"])})
+    demand = await world.demand()
+    assert isinstance(demand, Demand)
+    assert isinstance(demand.profile, Problem)
+    assert (demand.profile.reason, demand.profile.field) == (Reason.PROFILE_UNUSABLE, "spec.profileRef")
+    assert demand.profile.message.startswith(message)

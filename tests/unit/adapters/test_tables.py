@@ -56,10 +56,14 @@ def test_a_flag_that_is_not_passed_says_why_and_one_that_is_does_not() -> None:
     assert [flag.name for flag in TABLE.flags if bool(flag.why) != (flag.flag_class in closed)] == []
     assert {flag.name for flag in TABLE.flags if flag.flag_class is FlagClass.MODELLED} == {
         "--dtype",
+        "--enable-lora",
         "--enforce-eager",
         "--kv-cache-dtype",
+        "--max-lora-rank",
+        "--max-loras",
         "--max-num-batched-tokens",
         "--max-num-seqs",
+        "--quantization",
     }
 
 
@@ -67,14 +71,21 @@ def test_the_runtimes_cover_every_supported_version_without_a_gap() -> None:
     for minor in range(11, 34):
         for patch in range(4):
             TABLE.runtime_for(EngineVersion(0, minor, patch))
-    assert [str(runtime.since) for runtime in TABLE.runtimes] == ["0.11.0", "0.20.2"]
+    assert [(str(runtime.since), runtime.validated) for runtime in TABLE.runtimes] == [
+        ("0.5.0", True),
+        ("0.11.0", True),
+        ("0.12.0", False),
+        ("0.20.2", False),
+    ]
 
 
 def test_every_constant_names_its_source_and_spread() -> None:
     for runtime in yaml.safe_load((DATA / "engines.yaml").read_text(encoding="utf-8"))["runtimes"]:
         assert runtime["cuda_graphs_source"]
+        assert set(runtime["margin_gib"]) == {"value", "date", "source"}
         for term in runtime["terms"].values():
-            assert {"value", "source", "spread"} == set(term)
+            assert set(term) == {"low", "expected", "high", "date", "source", "spread"}
+            assert term["low"] <= term["expected"] <= term["high"]
 
 
 def test_the_catalogue_holds_the_gpus_with_their_profiles() -> None:

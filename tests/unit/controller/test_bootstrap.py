@@ -15,7 +15,8 @@ from click.testing import CliRunner
 
 from slmpack import bootstrap
 from slmpack.adapters import health
-from slmpack.bootstrap import default_policy, serve
+from slmpack.adapters.policy import load_policy
+from slmpack.bootstrap import serve
 from slmpack.cli import main
 from slmpack.config import OperatorConfig
 from slmpack.ports import Forbidden
@@ -71,7 +72,7 @@ async def test_a_dead_api_server_leaves_the_operator_alive_and_not_ready(
     monkeypatch.setattr(health, "OLDEST_TURN_SECONDS", 0.5)
     caplog.set_level("INFO")
     stop = asyncio.Event()
-    serving = asyncio.create_task(serve(_config(tmp_path, DEAD), default_policy(), stop=stop))
+    serving = asyncio.create_task(serve(_config(tmp_path, DEAD), load_policy(), stop=stop))
     await asyncio.sleep(1.0)
     (url,) = [record.args[0] for record in caplog.records if record.msg == "listening on %s" and record.args]  # type: ignore[index]
     async with aiohttp.ClientSession() as session:
@@ -86,7 +87,7 @@ async def test_a_dead_api_server_leaves_the_operator_alive_and_not_ready(
 
 async def test_sigterm_ends_a_start_that_hangs(tmp_path: Path, hanging: str) -> None:
     stop = asyncio.Event()
-    serving = asyncio.create_task(serve(_config(tmp_path, hanging), default_policy(), stop=stop))
+    serving = asyncio.create_task(serve(_config(tmp_path, hanging), load_policy(), stop=stop))
     await asyncio.sleep(0.3)
     started = time.monotonic()
     stop.set()
@@ -95,7 +96,7 @@ async def test_sigterm_ends_a_start_that_hangs(tmp_path: Path, hanging: str) -> 
 
 
 async def test_a_token_that_is_refused_is_no_reason_to_wait(tmp_path: Path, unknowing: str) -> None:
-    serving = serve(_config(tmp_path, unknowing), default_policy(), stop=asyncio.Event())
+    serving = serve(_config(tmp_path, unknowing), load_policy(), stop=asyncio.Event())
     with pytest.raises(Forbidden, match="Unauthorized"):
         await asyncio.wait_for(serving, 10)
 

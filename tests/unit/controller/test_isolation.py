@@ -11,7 +11,7 @@ import pytest
 from slmpack.adapters import cluster
 from slmpack.adapters.cluster import KubeCluster
 from slmpack.adapters.resources import PODS, SERVICES, SLM_DEPLOYMENTS
-from slmpack.controller import execute, report
+from slmpack.controller import execute, report, status
 from slmpack.domain.plan import CreatePod
 from slmpack.ports import Conflict, Forbidden, Invalid, Unavailable
 from tests.unit.controller.world import World
@@ -33,7 +33,7 @@ async def test_a_message_longer_than_the_schema_allows_is_clipped(world: World) 
     assert world.telemetry.turns == ["ok"]
     assert world.status("good")["ready"] == "0/1"
     messages = [condition["message"] for condition in world.status("bad")["conditions"]]
-    assert max(map(len, messages)) == report.MESSAGE
+    assert max(map(len, messages)) == status.MESSAGE
     notes = [event["note"] for event in world.store.items(world.store.registry.parse("/apis/events.k8s.io/v1/events"))]
     assert max(len(note.encode()) for note in notes) <= report.NOTE_BYTES
 

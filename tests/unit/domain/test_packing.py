@@ -54,7 +54,8 @@ def test_the_ladder_joins_a_gpu_in_use_then_takes_the_smallest_then_the_first_na
     small = a_demand(model=SMALL)
     assert place(small, whole_node("b"), whole_node("a")) == {"qwen-0": "a Exclusive"}
     assert place(small, whole_node("a", product=H100), whole_node("b", product=L4)) == {"qwen-0": "b Exclusive"}
-    assert place(small, mig_node("a"), mps_node("b", replicas=8), whole_node("c")) == {"qwen-0": "b MpsShare 1/8"}
+    twenty = mig_node("a", slices={"3g.20gb": 1})
+    assert place(small, twenty, mps_node("b", replicas=8), whole_node("c")) == {"qwen-0": "b MpsShare 1/8"}
     in_use = a_stranger("s", "z", resource="nvidia.com/mig-3g.20gb")
     nodes = (mig_node("y", slices={"3g.20gb": 2}), mig_node("z", slices={"3g.20gb": 2}))
     assert place(small, *nodes, pods=(in_use,)) == {"qwen-0": "z MigSlice 3g.20gb"}
@@ -238,16 +239,16 @@ def test_a_chain_through_hundreds_of_deployments_does_not_end_the_stack() -> Non
 
 
 TAINT = Taint(key="team", value="red", effect="NoSchedule")
-FITS = "would hold a replica (7.4 GiB)"
-NEAREST = f"a 1g.10gb slice of a100-pcie-80gb (9.5 GiB) or a whole a16 (14.7 GiB) {FITS}"
+FITS = "would hold a replica (4.5 GiB)"
+NEAREST = f"a 1g.5gb slice of a100-sxm4-40gb (4.8 GiB) or a whole a16 (14.7 GiB) {FITS}"
 
 WHY = {
     "no GPU nodes": ({}, (), Reason.NO_GPU_NODES, f"the cluster has no node with NVIDIA GPUs; {NEAREST}", ""),
     "too small": (
-        {},
+        {"max_model_len": 32_000},
         (mig_node("n", slices={"1g.5gb": 7}),),
         Reason.INSUFFICIENT_GPU_MEMORY,
-        f"a replica needs 7.4 GiB of GPU memory; MigSlice 1g.5gb on node n gives it 4.7 GiB of 4.8 GiB; {NEAREST}",
+        "a replica needs 5.1 GiB of GPU memory; MigSlice 1g.5gb on node n gives it 4.7 GiB of 4.8 GiB; a 1g.6gb slice",
         "",
     ),
     "another kind": (
@@ -327,7 +328,7 @@ WHY = {
         "",
     ),
     "the one that came nearest is named, the others are counted": (
-        {},
+        {"max_model_len": 32_000},
         (a_node("a", taints=(TAINT,)), mig_node("b", slices={"1g.5gb": 1}), a_node("c", unschedulable=True)),
         Reason.INSUFFICIENT_GPU_MEMORY,
         "MigSlice 1g.5gb on node b gives it 4.7 GiB of 4.8 GiB (and 2 more offers that do not suit);",
@@ -337,7 +338,7 @@ WHY = {
         {"replicas": 3},
         (whole_node("n", gpus=2),),
         Reason.INSUFFICIENT_GPUS,
-        "every GPU or share that holds a replica's 7.4 GiB is taken (2 in all); each needs one more: Exclusive (22.0 GiB) or larger",
+        "every GPU or share that holds a replica's 4.5 GiB is taken (2 in all); each needs one more: Exclusive (22.0 GiB) or larger",
         "",
     ),
     "cores": (

@@ -83,13 +83,18 @@ def test_a_create_says_everything_that_the_pod_will_be_known_by() -> None:
     assert (record.share, record.resource, record.starts_alone) == ("MpsShare 1/4", "nvidia.com/gpu", True)
     assert (record.footprint, record.max_model_len) == (entry.footprint, 8192)
     assert (record.spec_hash, record.render_version, record.node) == ("spec-a", "1", "n")
-    assert (entry.needed_bytes, entry.kv_tokens, entry.per_gpu) == (record.footprint.total_bytes(40_960), 40_960, 4)  # type: ignore[union-attr]
+    assert entry.fit is not None
+    assert entry.fit.settings == create.settings
+    assert record.max_num_seqs == create.settings.max_num_seqs
+    assert entry.kv_tokens == max(8192, 640 * create.settings.max_num_seqs)
+    assert entry.needed_bytes == record.footprint.total_bytes(entry.kv_tokens)  # type: ignore[union-attr]
+    assert entry.per_gpu == entry.fit.pays
 
 
 def test_shared_gpus_start_one_replica_at_a_time() -> None:
     pods: tuple[PodView, ...] = ()
     for number in range(3):
-        result, entry = cycle(a_demand(replicas=3), mps_node("n"), pods=pods)
+        result, entry = cycle(a_demand(replicas=3, max_per_gpu=3), mps_node("n"), pods=pods)
         assert [create.name for create in creates(result)] == [f"qwen-{number}"]
         assert [problem.reason for _, problem in entry.waiting] == [Reason.WAITING_FOR_START] * (2 - number)
         pods = (*pods, a_pod(creates(result)[0]))

@@ -6,13 +6,23 @@ from dataclasses import replace
 
 import pytest
 
+from slmpack.domain.engine_settings import EngineSettings
 from slmpack.domain.gpu import GpuCatalogue
-from slmpack.domain.plan import EngineSettings
 from slmpack.domain.quantity import GIB, MIB
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.sharing import Exclusive, MpsShare
-from slmpack.domain.sizing import Need, fit_settings, nearest_fit, need_bytes, size_replica
+from slmpack.domain.sizing import (
+    Need,
+    at_batch,
+    batch_limits,
+    fit_settings,
+    kv_pool_tokens,
+    nearest_fit,
+    need_bytes,
+    size_replica,
+)
 from slmpack.domain.snapshot import Demand, ModelUnknown, ReplicaRecord
+from slmpack.domain.workload import Workload
 from tests.support.builders import (
     POLICY,
     a_demand,
@@ -34,7 +44,7 @@ def a_record() -> ReplicaRecord:
 
 
 def test_the_default_length_is_the_configs_or_8192_and_the_users_counts() -> None:
-    assert (a_need().max_model_len, a_need().kv_tokens) == (8192, 8192 + 32 * 1024)
+    assert (a_need().max_model_len, a_need().kv_tokens) == (8192, 8192)
     assert a_need(a_demand(model=a_model("facebook/opt-1.3b"))).max_model_len == 2048
     assert a_need(a_demand(max_model_len=1000)).max_model_len == 1000
 
@@ -49,20 +59,41 @@ def test_a_length_beyond_the_models_is_named_with_what_works() -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "sequences", "tokens"),
+    ("args", "limits", "tokens"),
     [
-        ((), 128, 2048),
-        ((("--max-num-seqs", "64"),), 64, 2048),
-        ((("--max-num-batched-tokens", "64"),), 64, 64),
-        ((("--max-num-seqs", "4096"),), 4096, 4096),
-        ((("--max-num-seqs", "16"), ("--max-num-batched-tokens", "512")), 16, 512),
+        ((), (8, 512), 2048),
+        ((("--max-num-seqs", "64"),), (64, 64), 2048),
+        ((("--max-num-batched-tokens", "64"),), (8, 64), 64),
+        ((("--max-num-batched-tokens", "4"),), (4, 4), 4),
+        ((("--max-num-seqs", "4096"),), (4096, 4096), 4096),
+        ((("--max-num-seqs", "16"), ("--max-num-batched-tokens", "512")), (16, 16), 512),
     ],
 )
-def test_batching_is_the_users_else_the_policys(
-    args: tuple[tuple[str, str | None], ...], sequences: int, tokens: int
+def test_batching_is_the_users_else_within_the_policys(
+    args: tuple[tuple[str, str | None], ...], limits: tuple[int, int], tokens: int
 ) -> None:
-    need = a_need(a_demand(engine_args=args))
-    assert (need.max_num_seqs, need.max_num_batched_tokens) == (sequences, tokens)
+    demand = a_demand(engine_args=args)
+    assert batch_limits(demand, POLICY) == limits
+    need = a_need(demand)
+    assert (need.max_num_seqs, need.max_num_batched_tokens) == (limits[0], tokens)
+
+
+def test_the_least_cache_holds_a_longest_request_and_the_least_batch() -> None:
+    long = replace(a_demand(), workload=Workload(input_tokens=3000, output_tokens=200))
+    assert a_need(long).kv_tokens == 8 * 3100
+    assert a_need(replace(long, max_model_len=30_000)).kv_tokens == 30_000
+
+
+def test_a_larger_batch_takes_more_and_leaves_less_for_the_cache() -> None:
+    demand, share = a_demand(), exclusive(24 * GIB)
+    small = a_need(demand)
+    large = at_batch(small, demand, POLICY, max_num_seqs=512)
+    assert (large.max_num_seqs, large.max_num_batched_tokens) == (512, 2048)
+    assert large.footprint.activation_bytes > small.footprint.activation_bytes
+    assert 0 < kv_pool_tokens(share, large, POLICY) < kv_pool_tokens(share, small, POLICY)
+    assert at_batch(small, demand, POLICY, max_num_seqs=8) is small
+    assert at_batch(small, replace(demand, model=UNKNOWN), POLICY, max_num_seqs=512) is small
+    assert kv_pool_tokens(exclusive(MIB), small, POLICY) == 0
 
 
 def test_flags_that_change_memory_change_the_footprint() -> None:
@@ -74,8 +105,12 @@ def test_flags_that_change_memory_change_the_footprint() -> None:
 
 
 def test_an_unknown_model_is_sized_by_the_record_of_a_replica_of_the_same_spec() -> None:
-    unknown = a_demand(model=UNKNOWN)
-    assert size_replica(unknown, POLICY, (a_record(),)) == a_need()
+    unknown, record = a_demand(model=UNKNOWN), a_record()
+    assert record.max_num_seqs is not None
+    assert record.footprint is not None
+    expected = replace(a_need(), footprint=record.footprint, max_num_seqs=record.max_num_seqs, loading_bytes=0)
+    assert size_replica(unknown, POLICY, (record,)) == expected
+    assert size_replica(unknown, POLICY, (replace(record, max_num_seqs=None),)) == replace(expected, max_num_seqs=8)
 
 
 @pytest.mark.parametrize("change", [{"spec_hash": "spec-old"}, {"footprint": None}, {"max_model_len": None}])
@@ -83,6 +118,31 @@ def test_an_unknown_model_without_such_a_record_is_a_problem(change: dict[str, o
     record = replace(a_record(), **change)  # type: ignore[arg-type]
     expected = Problem(reason=UNKNOWN.reason, message=UNKNOWN.message, field="spec.model.source")
     assert size_replica(a_demand(model=UNKNOWN), POLICY, (record,)) == expected
+
+
+def test_adapters_take_their_slots() -> None:
+    plain, one, four = (
+        a_need(a_demand(engine_args=args)).footprint
+        for args in (
+            (),
+            (("--enable-lora", None),),
+            (("--enable-lora", None), ("--max-lora-rank", "64"), ("--max-loras", "4")),
+        )
+    )
+    assert plain.weights_bytes < one.weights_bytes < four.weights_bytes
+    ranks_alone = a_need(a_demand(engine_args=(("--max-lora-rank", "64"),))).footprint
+    assert ranks_alone == plain
+
+
+def test_weights_that_the_engine_quantises_itself_are_whole_while_they_load() -> None:
+    model = a_model()
+    quantised = replace(model, weight_bytes=model.weight_bytes // 2, loading_bytes=model.weight_bytes)
+    need = a_need(a_demand(model=quantised))
+    assert need.loading_bytes == model.weight_bytes
+    huge = replace(need, loading_bytes=30 * GIB)
+    assert fit_settings(exclusive(24 * GIB), need, POLICY) is not None
+    assert fit_settings(exclusive(24 * GIB), huge, POLICY) is None
+    assert need_bytes(huge) > 30 * GIB
 
 
 def exclusive(size: int) -> Exclusive:
@@ -94,7 +154,7 @@ def test_settings_alone_on_a_device_leave_the_cache_to_vllm() -> None:
         gpu_memory_utilization=0.92,
         kv_cache_memory_bytes=None,
         max_model_len=8192,
-        max_num_seqs=128,
+        max_num_seqs=8,
         max_num_batched_tokens=2048,
     )
 
@@ -126,7 +186,7 @@ def test_the_edge_between_fitting_and_not() -> None:
 
 
 def test_the_nearest_fit_is_the_smallest_slice_or_gpu_of_the_catalogue() -> None:
-    assert nearest_fit(a_need(), POLICY) == "a 1g.10gb slice of a100-pcie-80gb (9.5 GiB) or a whole a16 (14.7 GiB)"
+    assert nearest_fit(a_need(), POLICY) == "a 1g.5gb slice of a100-sxm4-40gb (4.8 GiB) or a whole a16 (14.7 GiB)"
     huge = replace(a_need(), kv_tokens=10**9)
     assert nearest_fit(huge, POLICY) == "no GPU of the catalogue"
     assert nearest_fit(a_need(), replace(POLICY, gpus=GpuCatalogue(models=()))) == "no GPU of the catalogue"

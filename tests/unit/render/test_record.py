@@ -25,6 +25,8 @@ FOOTPRINTS = st.builds(
     context_bytes=BYTES,
     margin_bytes=BYTES,
     basis=st.text(),
+    non_kv_low_bytes=st.none() | BYTES,
+    non_kv_high_bytes=st.none() | BYTES,
 )
 RECORDS = st.builds(
     ReplicaRecord,
@@ -39,6 +41,7 @@ RECORDS = st.builds(
     starts_alone=st.booleans(),
     footprint=st.none() | FOOTPRINTS,
     max_model_len=st.none() | st.integers(min_value=1, max_value=2**24),
+    max_num_seqs=st.none() | st.integers(min_value=1, max_value=2**20),
     attempt=st.integers(min_value=1, max_value=1000),
     replaces=st.text(),
 )
@@ -64,7 +67,7 @@ def test_what_is_written_is_read_back(record: ReplicaRecord) -> None:
 @pytest.mark.parametrize("share", [EXCLUSIVE, MIG, MPS])
 def test_keys_are_ours(share: object) -> None:
     written = record_annotations(a_record(share, replaces="chat-1"))  # type: ignore[arg-type]
-    assert len(written) == 11
+    assert len(written) == 12
     assert all(key.startswith("slmpack.dev/") and value for key, value in written.items())
 
 
@@ -115,11 +118,24 @@ def test_a_footprint_with_a_later_version_s_term_is_read() -> None:
     assert found == a_record()
 
 
+def test_a_footprint_of_an_operator_that_wrote_no_interval_is_read() -> None:
+    old = record_annotations(a_record())["slmpack.dev/footprint"]
+    assert "non_kv" not in old
+    assert parse({**record_annotations(a_record()), "slmpack.dev/footprint": old}) == a_record()
+
+
+@pytest.mark.parametrize("end", ['"7"', "7.5", "true"])
+def test_a_footprint_with_an_unreadable_interval_is_unknown(end: str) -> None:
+    good = record_annotations(a_record())["slmpack.dev/footprint"]
+    text = good.replace("{", f'{{"non_kv_low_bytes":{end},', 1)
+    assert parse({**record_annotations(a_record()), "slmpack.dev/footprint": text}) == a_record(footprint=None)
+
+
 def test_the_rest_has_a_reading_when_absent() -> None:
     annotations = record_annotations(a_record())
-    for key in ("render-version", "share", "footprint", "max-model-len", "attempt"):
+    for key in ("render-version", "share", "footprint", "max-model-len", "max-num-seqs", "attempt"):
         del annotations[f"slmpack.dev/{key}"]
-    expected = replace(a_record(), render_version="", share="", footprint=None, max_model_len=None)
+    expected = replace(a_record(), render_version="", share="", footprint=None, max_model_len=None, max_num_seqs=None)
     assert parse(annotations) == expected
 
 

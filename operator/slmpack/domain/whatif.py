@@ -1,0 +1,215 @@
+"""A GPU of the catalogue, cut for replicas in a way that somebody asks about: what one replica would have there.
+
+Not how a node is read (`inventory`): nothing here is set up. An MPS limit is (CUDA's total - 1 GiB for the server)
+divided by the replicas, in whole MiB, as the device plugin would set it. Time-slicing limits nothing; its parts are
+equal by our own flags only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import floor
+from typing import assert_never
+
+from slmpack.domain.footprint import KV_BLOCK_TOKENS, Footprint
+from slmpack.domain.gpu import GpuModel, MigProfile
+from slmpack.domain.inventory import MPS_SERVER_MIB
+from slmpack.domain.prediction import Sharing, Site
+from slmpack.domain.quantity import MIB, format_bytes
+from slmpack.domain.sharing import Exclusive, MigSlice, MpsShare, Share, cuda_total_bytes, limit_bytes
+
+__all__ = ["NOT_VERIFIED", "CannotCut", "Cut", "Room", "cut_gpu", "cut_unequally", "make_room"]
+
+NOT_VERIFIED = "not verified: the limit is set, but nobody has looked from inside whether it holds"
+_RESOURCE = "nvidia.com/gpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CannotCut:
+    """Why the GPU cannot be shared in this way."""
+
+    field: str
+    """What was asked for: gpu, sharing, mig_profile or replicas."""
+    message: str
+    """The rule, and what would work."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A GPU with equal parts for so many replicas."""
+
+    site: Site
+    replicas: int
+    share: Share
+    """What one replica has. A time-sliced part is an MpsShare that nothing enforces."""
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """What holds the replica's process back; None: nothing does."""
+        return None if self.site.sharing is Sharing.TIMESLICE else limit_bytes(self.share)
+
+    @property
+    def enforcement(self) -> str:
+        """How firmly the limit holds, in a few words."""
+        match self.site.sharing:
+            case Sharing.NONE:
+                return "the whole GPU"
+            case Sharing.MIG:
+                return "held by the hardware"
+            case Sharing.MPS:
+                return NOT_VERIFIED
+            case Sharing.TIMESLICE:
+                return "time-slicing bounds nothing"
+            case _:
+                assert_never(self.site.sharing)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What one engine would ask for in its part."""
+
+    gpu_memory_utilization: float
+    """Of CUDA's total."""
+    requested_bytes: int
+    """vLLM's budget: utilisation * CUDA's total."""
+    kv_cache_bytes: int
+    """What is left of the budget for the KV cache, in whole blocks; 0 where it does not fit."""
+    kv_cache_tokens: int
+    shortfall: str | None
+    """Why the engine would not start; None: it would."""
+
+
+def cut_gpu(
+    gpu: GpuModel,
+    *,
+    sharing: Sharing,
+    replicas: int,
+    mig_profile: str | None = None,
+    sm_percent: int | None = None,
+) -> Cut | CannotCut:
+    """The part of one of `replicas` equal replicas."""
+    total = gpu.cuda_total_mib
+    match sharing:
+        case Sharing.NONE:
+            if replicas > 1:
+                message = f"{replicas} replicas cannot have a whole GPU each; share it by mig, mps or timeslice"
+                return CannotCut(field="replicas", message=message)
+            return _cut(gpu, sharing, replicas, Exclusive(resource=_RESOURCE, memory_bytes=total * MIB))
+        case Sharing.MIG:
+            return _instance(gpu, mig_profile, replicas)
+        case Sharing.MPS:
+            if gpu.mps_max_clients is None:
+                return CannotCut(field="sharing", message=f"{gpu.id} has no MPS; use none, mig or timeslice")
+            if replicas > gpu.mps_max_clients:
+                message = f"{gpu.id} admits {gpu.mps_max_clients} MPS clients at most"
+                return CannotCut(field="replicas", message=message)
+            limit = (total - MPS_SERVER_MIB) // replicas
+            return _cut(gpu, sharing, replicas, _part(gpu, replicas, limit, sm_percent), sm_percent=sm_percent)
+        case Sharing.TIMESLICE:
+            return _cut(gpu, sharing, replicas, _part(gpu, replicas, total // replicas, None))
+        case _:
+            assert_never(sharing)
+
+
+def cut_unequally(cut: Cut, limits_mib: Sequence[int | None]) -> tuple[Cut, ...] | CannotCut:
+    """The cut's parts with limits of their own, one a replica; those without one share the rest equally."""
+    if cut.site.sharing not in {Sharing.MPS, Sharing.TIMESLICE}:
+        message = f"replicas of {cut.site.sharing.value} have what the device gives them; leave the memory out"
+        return CannotCut(field="memory", message=message)
+    total = cut.site.gpu.cuda_total_mib - (MPS_SERVER_MIB if cut.site.sharing is Sharing.MPS else 0)
+    taken = sum(limit for limit in limits_mib if limit is not None)
+    left = limits_mib.count(None)
+    rest = (total - taken) // left if left else 0
+    if taken > total or (left and rest < 1):
+        message = f"the limits take {format_bytes(taken * MIB)} of the {format_bytes(total * MIB)} there are"
+        return CannotCut(field="memory", message=f"{message}; make them smaller")
+    parts = (
+        _part(cut.site.gpu, cut.replicas, rest if limit is None else limit, cut.site.sm_percent) for limit in limits_mib
+    )
+    return tuple(replace(cut, share=part) for part in parts)
+
+
+def make_room(cut: Cut, footprint: Footprint, *, max_model_len: int, ceiling: float, wanted: float | None) -> Room:
+    """The budget of vLLM in this part, and the KV cache in it.
+
+    `wanted` is a utilisation that somebody asks for; else it is as much as the part holds, at most `ceiling`. vLLM
+    starts only if its KV cache holds one request of max_model_len.
+    """
+    total, limit = cuda_total_bytes(cut.share), limit_bytes(cut.share)
+    most = floor(max(0, limit - footprint.outside_bytes) / total * 1000) / 1000
+    utilization = min(ceiling, most) if wanted is None else wanted
+    requested = int(utilization * total)
+    block = footprint.kv_bytes(KV_BLOCK_TOKENS)
+    left = max(0, requested - footprint.fixed_inside_bytes)
+    blocks = left // block if block else 0
+    shortfall = None
+    if utilization > most:
+        outside = format_bytes(footprint.outside_bytes)
+        shortfall = (
+            f"a utilisation of {utilization:g} asks for {format_bytes(requested)}, and {outside} lie outside of it:"
+            f" more than the share's {format_bytes(limit)}; at most {most:g} works"
+        )
+    elif requested < footprint.fixed_inside_bytes + footprint.kv_bytes(max_model_len):
+        shortfall = _too_small(footprint, max_model_len, offered=requested + footprint.outside_bytes)
+    return Room(
+        gpu_memory_utilization=utilization,
+        requested_bytes=requested,
+        kv_cache_bytes=blocks * block,
+        kv_cache_tokens=blocks * KV_BLOCK_TOKENS,
+        shortfall=shortfall,
+    )
+
+
+def _cut(gpu: GpuModel, sharing: Sharing, replicas: int, share: Share, *, sm_percent: int | None = None) -> Cut:
+    return Cut(site=Site(gpu=gpu, sharing=sharing, sm_percent=sm_percent), replicas=replicas, share=share)
+
+
+def _part(gpu: GpuModel, replicas: int, limit_mib: int, sm_percent: int | None) -> MpsShare:
+    return MpsShare(
+        resource=_RESOURCE,
+        replicas=replicas,
+        gpu_memory_bytes=gpu.cuda_total_mib * MIB,
+        limit_bytes=limit_mib * MIB,
+        active_thread_percentage=100 if sm_percent is None else sm_percent,
+    )
+
+
+def _instance(gpu: GpuModel, name: str | None, replicas: int) -> Cut | CannotCut:
+    names = ", ".join(profile.name for profile in gpu.mig_profiles)
+    if not names:
+        return CannotCut(field="sharing", message=f"{gpu.id} has no MIG; use none, mps or timeslice")
+    if name is None:
+        return CannotCut(field="mig_profile", message=f"mig needs a profile; {gpu.id} has {names}")
+    profile = _profile(gpu, name)
+    if profile is None:
+        return CannotCut(field="mig_profile", message=f"{gpu.id} has no profile {name!r}; it has {names}")
+    if profile.memory_mib is None:
+        message = f"the memory of {name} on {gpu.id} is not known; take another of {names}"
+        return CannotCut(field="mig_profile", message=message)
+    if replicas > profile.max_instances:
+        message = f"{gpu.id} holds {profile.max_instances} instances of {name} at most"
+        return CannotCut(field="replicas", message=message)
+    resource = f"nvidia.com/mig-{profile.name.replace('+', '.')}"
+    share = MigSlice(resource=resource, profile=profile.name, memory_bytes=profile.memory_mib * MIB)
+    site = Site(gpu=gpu, sharing=Sharing.MIG, mig_profile=profile)
+    return Cut(site=site, replicas=replicas, share=share)
+
+
+def _profile(gpu: GpuModel, name: str) -> MigProfile | None:
+    """By nvidia-smi's spelling or the resource name's."""
+    return next((p for p in gpu.mig_profiles if name in {p.name, p.name.replace("+", ".")}), None)
+
+
+def _too_small(footprint: Footprint, max_model_len: int, *, offered: int) -> str:
+    terms = (
+        ("weights", footprint.weights_bytes),
+        ("KV cache of one request", footprint.kv_bytes(max_model_len)),
+        ("activations", footprint.activation_bytes),
+        ("graphs", footprint.cuda_graph_bytes),
+        ("context", footprint.context_bytes),
+        ("other", footprint.non_torch_bytes + footprint.margin_bytes),
+    )
+    parts = " + ".join(f"{name} {format_bytes(size)}" for name, size in terms)
+    needed = format_bytes(footprint.total_bytes(max_model_len))
+    return f"a replica of {max_model_len:,} tokens needs {needed}: {parts}; the share offers {format_bytes(offered)}"
