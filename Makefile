@@ -5,10 +5,10 @@ UV := $(shell command -v uv || (test -x .uv/bin/uv && echo .uv/bin/uv))
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help init demo test check fix crds golden bench cluster lock
+.PHONY: help init demo test test-engine check fix crds golden bench cluster lock
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 init: .venv/.ready ## make .venv with everything (once)
 
@@ -29,6 +29,10 @@ test: init ## every test, the real control plane included
 	@$(PY) -m pytest -q -n 2 --cov --cov-branch --cov-report=term tests/unit tests/repo $(ARGS)
 	@$(PY) -m pytest -q -n 0 tests/controlplane $(ARGS)
 
+test-engine: init ## a real vLLM by the rendered command line (opt-in: 5 GB once, ten minutes)
+	@$(PY) -m tests.engine.environment
+	@$(PY) -m pytest -q -n 0 tests/engine $(ARGS)
+
 check: init ## lint, types, imports, generated files in sync
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
@@ -44,7 +48,7 @@ crds: init ## write crds/ from the models
 	@$(PY) -m slmpack.api.crd > crds/slmdeployments.slmpack.dev.yaml
 
 golden: init ## write the golden manifests anew
-	@$(PY) -m pytest -q tests/unit/render --update-golden
+	@$(PY) -m pytest -q tests/unit/render tests/unit/cli/test_estimate_docs.py --update-golden
 
 bench: init ## print the benchmarks' figures
 	@$(PY) -m benchmarks $(ARGS)

@@ -11,6 +11,7 @@ import click
 from typing_extensions import override
 
 from slmpack import __version__
+from slmpack.cli import profile_flags, question_commands
 
 __all__ = ["main"]
 
@@ -49,7 +50,9 @@ def _exit_codes(*codes: str) -> str:
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_exit_codes(
-        "0  it worked", "1  an error, with its message on standard error", "2  plan: some replicas have no place"
+        "0  it worked",
+        "1  an error, with its message on standard error",
+        "2  plan: some replicas have no place; estimate: none fits; predict: it is not feasible",
     ),
 )
 @click.version_option(__version__, prog_name="slmpack")
@@ -217,3 +220,8 @@ def demo(**options: Any) -> int:  # noqa: ANN401 - click checks them
     if options["once"] and options["timeout_seconds"] is None:
         options["timeout_seconds"] = 180.0
     return run_demo(DemoOptions(**options))
+
+
+main.add_command(profile_flags.profile)
+main.add_command(question_commands.estimate)
+main.add_command(question_commands.predict)

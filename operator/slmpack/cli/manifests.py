@@ -16,7 +16,7 @@ import yaml
 __all__ = ["BadFileError", "Manifest", "Manifests", "read_manifests"]
 
 STDIN = "-"
-USED_KINDS = ("SLMDeployment", "Node", "Pod", "PriorityClass")
+USED_KINDS = ("SLMDeployment", "Node", "Pod", "PriorityClass", "ConfigMap")
 LARGEST_BYTES = 256 * 2**20
 """Five thousand pods as YAML are about 100 MB."""
 
@@ -169,7 +169,7 @@ def _manifest(obj: object, *, place: str, folder: Path) -> Manifest:
 def _refuse_twins(manifests: Iterable[Manifest]) -> None:
     seen: dict[tuple[str, str, str], str] = {}
     for manifest in manifests:
-        namespace = manifest.namespace if manifest.kind in {"SLMDeployment", "Pod"} else ""
+        namespace = manifest.namespace if manifest.kind in {"SLMDeployment", "Pod", "ConfigMap"} else ""
         identity = (manifest.kind, namespace, manifest.name)
         if identity in seen:
             raise BadFileError(

@@ -6,7 +6,10 @@ from collections.abc import Collection
 from typing import Any
 
 from slmpack.cli.answer import Answer, answers
+from slmpack.domain.fit import Fit
 from slmpack.domain.footprint import Footprint
+from slmpack.domain.interval import Interval
+from slmpack.domain.performance import Unpredictable
 from slmpack.domain.plan import Block, ClusterPlan, GpuBar
 from slmpack.domain.snapshot import Key
 
@@ -35,6 +38,7 @@ def _deployment(answer: Answer) -> Json:
         "max_model_len": plan.max_model_len,
         "replicas": {"wanted": answer.wanted, "placed": answer.placed, "unplaced": answer.unplaced},
         "per_gpu": plan.per_gpu,
+        "decision": None if plan.fit is None else decision_to_json(plan.fit),
         "reasons": [
             {"reason": problem.reason.value, "message": message, "count": count}
             for problem, message, count in answer.reasons
@@ -55,6 +59,35 @@ def _footprint(footprint: Footprint, *, kv_tokens: int) -> Json:
         "context_bytes": footprint.context_bytes,
         "basis": footprint.basis,
     }
+
+
+def decision_to_json(fit: Fit) -> Json | None:
+    """What pays on one GPU; None while the model is unknown."""
+    choice = fit.choice
+    if choice is None:
+        return None
+    if isinstance(choice, Unpredictable):
+        return {"replicas_per_gpu": None, "reasons": list(fit.reasons)}
+    gpu = choice.prediction
+    return {
+        "replicas_per_gpu": choice.replicas_per_gpu,
+        "max_num_seqs": choice.max_num_seqs,
+        "limited_by": choice.binding,
+        "in_flight": choice.workload.in_flight,
+        "assumed": choice.assumed,
+        "throughput_tok_s": interval_to_json(gpu.throughput_tok_s),
+        "itl_ms": interval_to_json(gpu.tenants[0].itl_s.scaled(1000)),
+        "ttft_ms": interval_to_json(gpu.tenants[0].ttft_s.scaled(1000)),
+        "power_w": interval_to_json(gpu.power_w),
+        "energy_j_per_token": interval_to_json(gpu.energy_j_per_token),
+        "reasons": list(fit.reasons),
+        "runner_up": choice.runner_up.reason,
+    }
+
+
+def interval_to_json(of: Interval) -> Json:
+    """The expected value with its interval."""
+    return {"value": of.expected, "low": of.low, "high": of.high, "basis": of.basis.value}
 
 
 def _gpu(bar: GpuBar) -> Json:

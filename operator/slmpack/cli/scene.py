@@ -13,14 +13,13 @@ from rich.text import Text
 from slmpack.adapters.clock import SystemClock
 from slmpack.adapters.kube import KubeClient
 from slmpack.adapters.observe import Observer, Scope
+from slmpack.adapters.policy import load_policy
 from slmpack.adapters.resources import SLM_DEPLOYMENTS
-from slmpack.adapters.tables import load_engine_table, load_gpu_catalogue
 from slmpack.cli.answer import with_names
 from slmpack.cli.draw import draw_bars, glyphs_of
 from slmpack.cli.world import Bundled
 from slmpack.domain.plan import GpuBar
 from slmpack.domain.planner import plan_cluster
-from slmpack.domain.snapshot import Policy
 
 __all__ = ["Line", "Onlooker", "Scene", "render_scene"]
 
@@ -81,7 +80,7 @@ class Onlooker:
 
     def __init__(self, client: KubeClient, *, namespace: str) -> None:
         self._client, self._namespace = client, namespace
-        self._policy = Policy(gpus=load_gpu_catalogue(), engines=load_engine_table())
+        self._policy = load_policy()
         self._observer = Observer(
             client, scope=Scope(), models=Bundled(), engines=self._policy.engines, clock=SystemClock()
         )

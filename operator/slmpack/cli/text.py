@@ -12,7 +12,9 @@ from rich.text import Text
 from slmpack.cli.answer import Answer, answers
 from slmpack.cli.draw import draw_bars, glyphs_of
 from slmpack.cli.world import World
+from slmpack.domain.choice import Choice
 from slmpack.domain.footprint import explain
+from slmpack.domain.interval import describe_interval
 from slmpack.domain.plan import ClusterPlan, CreatePod, GpuBar
 from slmpack.domain.quantity import GIB, format_bytes
 from slmpack.domain.reasons import Reason
@@ -51,7 +53,7 @@ def _print_answer(console: Console, answer: Answer, *, sources: Mapping[Key, str
         title.append("  rejected", style="red")
     console.print(title)
     _print_footprint(console, answer, source=sources.get(view.key))
-    for line in _offers(answer):
+    for line in (*_offers(answer), *_decision(answer)):
         console.print(_indented(line))
     console.print()
 
@@ -74,7 +76,8 @@ def _print_footprint(console: Console, answer: Answer, *, source: str | None) ->
         table.add_row(f"    {label}", _gib(size), note)
     per_token = f"{plan.kv_tokens:,} tokens of {format_bytes(footprint.kv_bytes_per_token)} (exact)"
     table.add_row("    KV cache", _gib(footprint.kv_bytes(plan.kv_tokens)), per_token)
-    table.add_row("    needed", _gib(plan.needed_bytes), "the least that a share must hold", style="bold")
+    note = "the least that a share must hold" if plan.fit is None else f"with {plan.fit.need.max_num_seqs} sequences"
+    table.add_row("    needed", _gib(plan.needed_bytes), note, style="bold")
     console.print(table)
 
 
@@ -102,8 +105,31 @@ def _offers(answer: Answer) -> list[str]:
             running.setdefault(state.share, []).append(state.node)
     lines += [f"{len(nodes)} x {share} running or starting, on {_names(nodes)}" for share, nodes in running.items()]
     if plan.per_gpu > 1:
-        lines.append(f"{plan.per_gpu} fit on one GPU")
+        lines.append(f"{plan.per_gpu} fit and pay on one GPU")
     return lines
+
+
+def _decision(answer: Answer) -> list[str]:
+    """What pays on the GPU in use, by prediction, and why."""
+    fit = answer.plan.fit
+    if fit is None or not answer.placed:
+        return []
+    lines = [f"  {reason}" for reason in fit.reasons]
+    if isinstance(fit.choice, Choice):
+        gpu = fit.choice.prediction
+        figures = (
+            describe_interval(gpu.throughput_tok_s, unit="tokens/s"),
+            f"ITL {describe_interval(gpu.tenants[0].itl_s.scaled(1000), unit='ms')}",
+            describe_interval(gpu.power_w, unit="W"),
+        )
+        basis = gpu.throughput_tok_s.basis.value
+        lines.insert(0, f"predicted for one GPU with {_replicas(fit.choice)} ({basis}): {', '.join(figures)}")
+    return lines
+
+
+def _replicas(choice: Choice) -> str:
+    count = choice.replicas_per_gpu
+    return f"{count} {'replica' if count == 1 else 'replicas'} of {choice.max_num_seqs} sequences"
 
 
 def _names(nodes: Sequence[str]) -> str:

@@ -16,13 +16,15 @@ from typing_extensions import override
 from slmpack.adapters.clock import SystemClock
 from slmpack.adapters.hub import BundledFirst, HubModels
 from slmpack.adapters.observe import Lister, Observer, Scope
-from slmpack.adapters.resources import NODES, PODS, PRIORITY_CLASSES, SLM_DEPLOYMENTS
-from slmpack.adapters.tables import bundled_config, load_engine_table, load_gpu_catalogue
+from slmpack.adapters.policy import load_policy
+from slmpack.adapters.resources import CONFIG_MAPS, NODES, PODS, PRIORITY_CLASSES, SLM_DEPLOYMENTS
+from slmpack.adapters.tables import bundled_config, load_gpu_catalogue
 from slmpack.cli.manifests import BadFileError, Manifest, Manifests
 from slmpack.config import hub_settings
 from slmpack.domain.gpu import GpuModel
 from slmpack.domain.reasons import Reason
 from slmpack.domain.snapshot import Demand, Key, ModelUnknown, Policy, Snapshot
+from slmpack.render.names import PROFILE_LABEL
 
 __all__ = ["Bundled", "Question", "World", "observe_world"]
 
@@ -81,7 +83,7 @@ async def observe_world(question: Question) -> World:
 
 
 async def _world(lister: Lister, question: Question, *, what_if: bool) -> World:
-    policy = Policy(gpus=load_gpu_catalogue(), engines=load_engine_table())
+    policy = load_policy()
     arrived = asyncio.Event()
     async with HubModels(hub_settings(), wake=arrived.set) as hub:
         models = BundledFirst(hub) if question.bundled_models or not question.cluster else hub
@@ -175,6 +177,9 @@ class _FileLister:
             NODES.path(): [_completed(body, now) for body in nodes or _what_if_nodes()],
             PODS.path(): [_completed(manifest.body, now) for manifest in manifests.of("Pod")],
             PRIORITY_CLASSES.path(): [_completed(manifest.body, now) for manifest in manifests.of("PriorityClass")],
+            CONFIG_MAPS.path(): [
+                _completed(m.body, now) for m in manifests.of("ConfigMap") if PROFILE_LABEL in _labels(m)
+            ],
         }
 
     async def list(self, path: str, params: Mapping[str, str] | None = None) -> tuple[list[Json], str]:
@@ -194,15 +199,15 @@ class _Reads(Protocol):
 
 
 class _Overlay:
-    """A cluster as it would be with the files' SLMDeployments applied."""
+    """A cluster as it would be with the files' SLMDeployments and profiles applied."""
 
     def __init__(self, cluster: _Reads, files: _FileLister) -> None:
         self._cluster, self._files = cluster, files
 
     async def list(self, path: str, params: Mapping[str, str] | None = None) -> tuple[list[Json], str]:
-        """What the cluster holds, and the files' SLMDeployments in place of theirs."""
+        """What the cluster holds, and the files' objects in place of theirs."""
         items, version = await self._cluster.list(path, params)
-        if path != SLM_DEPLOYMENTS.path():
+        if path not in {SLM_DEPLOYMENTS.path(), CONFIG_MAPS.path()}:
             return items, version
         wanted, _ = await self._files.list(path)
         present = {_identity(item): item for item in items}
@@ -215,6 +220,11 @@ class _Overlay:
     async def count(self, path: str) -> int:
         """How many objects a collection holds."""
         return await self._cluster.count(path)
+
+
+def _labels(manifest: Manifest) -> Mapping[str, object]:
+    labels = manifest.body["metadata"].get("labels")
+    return labels if isinstance(labels, dict) else {}
 
 
 def _identity(body: Json) -> tuple[str, str]:

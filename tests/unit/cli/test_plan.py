@@ -24,7 +24,7 @@ def test_all_placed_exits_0(tmp_path: Path) -> None:
 
 
 def test_some_unplaced_exits_2_and_says_why(tmp_path: Path) -> None:
-    cr = a_cr(replicas=7, sharing={"mode": "MPS"})
+    cr = a_cr(replicas=7, sharing={"mode": "MPS", "maxPerGPU": 7})
     result = slmpack("plan", "-f", write(tmp_path, "all.yaml", cr, some_nodes()))
     assert result.exit_code == 2
     assert "default/qwen: 3 unplaced, InsufficientGpus: every GPU or share" in result.stdout
@@ -50,7 +50,11 @@ def test_the_text_as_a_whole(tmp_path: Path) -> None:
 
 def test_a_replica_that_waits_for_its_turn_has_a_place_and_a_name(tmp_path: Path) -> None:
     result = slmpack(
-        "plan", "-f", write(tmp_path, "all.yaml", a_cr(replicas=3, sharing={"mode": "MPS"}), some_nodes()), "-o", "json"
+        "plan",
+        "-f",
+        write(tmp_path, "all.yaml", a_cr(replicas=3, sharing={"mode": "MPS", "maxPerGPU": 3}), some_nodes()),
+        "-o",
+        "json",
     )
     assert result.exit_code == 0, result.output
     blocks = [block for gpu in json.loads(result.stdout)["gpus"] for block in gpu["blocks"]]

@@ -75,7 +75,7 @@ async def test_without_files_all_of_the_cluster(cluster: Cluster) -> None:
     result = await cluster.plan()
     assert result.exit_code == 2
     assert "default/qwen  1 of 1 replicas placed" in result.stdout
-    assert "default/other: 4 unplaced" in result.stdout
+    assert "default/other: 5 unplaced, DoesNotPay" in result.stdout
 
 
 async def test_what_would_end_is_said(cluster: Cluster, tmp_path: Path) -> None:

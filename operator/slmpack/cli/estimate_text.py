@@ -1,0 +1,209 @@
+"""`slmpack estimate` for people: the answer in one sentence, the memory, the curve with its knee, and the reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from slmpack.cli.curve_picture import CurvePicture, PicturePoint, draw_curve
+from slmpack.cli.draw import UNICODE, glyphs_of
+from slmpack.cli.estimate import Estimate
+from slmpack.cli.estimate_json import engine_flags
+from slmpack.cli.figures import MS, SHARING, between, figure, say, short_name, shown
+from slmpack.domain.choice import Choice
+from slmpack.domain.footprint import estimate_terms, explain_terms
+from slmpack.domain.performance import predict
+from slmpack.domain.prediction import GpuPrediction
+from slmpack.domain.prospect import tenant_of
+from slmpack.domain.quantity import GIB
+
+__all__ = ["picture_of", "print_estimate", "print_rows"]
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512)
+"""Rows of the curve; the knee is another."""
+
+
+def print_estimate(console: Console, estimate: Estimate) -> None:
+    """Everything about one GPU."""
+    say(console, _sentence(estimate), style="bold")
+    console.print()
+    _print_memory(console, estimate)
+    picture = picture_of(estimate)
+    if picture is not None:
+        console.print()
+        say(console, picture.title)
+        for line in draw_curve(picture, width=console.width, unicode=glyphs_of(console) is UNICODE):
+            console.print(Text(line, no_wrap=True, overflow="crop"))
+    choice = estimate.decision.choice
+    if isinstance(choice, Choice):
+        console.print()
+        _print_choice(console, estimate, choice)
+    elif estimate.decision.part.fits:
+        say(console, f"what pays cannot be told: {estimate.why_nothing}", indent=2, style="yellow")
+
+
+def print_rows(console: Console, estimates: Sequence[Estimate]) -> None:
+    """One row for each GPU, and below why some have no figures."""
+    first = estimates[0]
+    workload = first.ask.workload
+    load = "assumed load: replicas x knee" if first.assumed else "load as given"
+    what = f"{first.subject.name} on vLLM {first.subject.version}, one GPU of each kind"
+    how = f"{load}, {workload.input_tokens} tokens in, {workload.output_tokens} out; every figure is an estimate"
+    say(console, f"{what} ({how})", style="bold")
+    console.print()
+    table = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    for heading in ("GPU", "KV tok.", "knee", "replicas", "tok/s", "J/token", "shared by"):
+        table.add_column(heading, justify="left" if heading in {"GPU", "shared by"} else "right", no_wrap=True)
+    whys: dict[str, list[str]] = {}
+    for estimate in estimates:
+        table.add_row(*_row(estimate))
+        if not isinstance(estimate.decision.choice, Choice):
+            gpu = estimate.decision.part.cut.site.gpu.id
+            whys.setdefault(estimate.why_nothing.removeprefix(f"gpu {gpu}: "), []).append(gpu)
+    console.print(table)
+    for why, gpus in whys.items():
+        say(console, f"{', '.join(gpus)}: {why}", indent=2)
+
+
+def picture_of(estimate: Estimate) -> CurvePicture | None:
+    """One replica against its batch while all that pay run; None where nothing can be said."""
+    choice, part = estimate.decision.choice, estimate.decision.part
+    if not isinstance(choice, Choice):
+        return None
+    held = max(1.0, part.room.kv_cache_tokens / estimate.ask.workload.live_tokens)
+    batches = sorted({batch for batch in BATCHES if batch <= held} | {choice.knee.batch})
+    points = [point for batch in batches if (point := _point(estimate, choice, batch)) is not None]
+    beside = "" if choice.replicas_per_gpu == 1 else f", {choice.replicas_per_gpu} running"
+    workload = choice.workload
+    return CurvePicture(
+        title=(
+            f"One replica of {short_name(estimate.subject.name)} on {part.cut.site.gpu.id}{beside}:"
+            f" {workload.input_tokens} tokens in, {workload.output_tokens} out, {points[0].itl_ms.basis.value}"
+        ),
+        points=tuple(points),
+        knee=choice.knee.batch,
+        itl_limit_ms=estimate.asked.itl_ms,
+    )
+
+
+def _point(estimate: Estimate, choice: Choice, batch: int) -> PicturePoint | None:
+    """One of the replicas with as many requests as it may run at a time."""
+    engine, part = estimate.ask.engine, estimate.decision.part
+    tenant = tenant_of(
+        engine, replace(part, sequences=batch), choice.workload, in_flight=batch, prefix_hit_rate=estimate.hit_rate
+    )
+    found = predict((tenant,) * choice.replicas_per_gpu, part.cut.site, estimate.ask.constants)
+    if not isinstance(found, GpuPrediction):
+        return None
+    one = found.tenants[0]
+    return PicturePoint(batch=batch, throughput_tok_s=one.throughput_tok_s, itl_ms=one.itl_s.scaled(MS))
+
+
+def _sentence(estimate: Estimate) -> str:
+    """The answer in one sentence."""
+    part, choice = estimate.decision.part, estimate.decision.choice
+    where = f"{short_name(estimate.subject.name)} on one {part.cut.site.gpu.id}"
+    need = f"{part.needed_bytes / GIB:.1f} GiB"
+    if not part.fits:
+        return f"{where}: does not fit; a replica needs {need} (estimate)"
+    if not isinstance(choice, Choice):
+        return f"{where}: fits, needs {need} (estimate); what pays cannot be told"
+    count = choice.replicas_per_gpu
+    pays = "1 replica pays" if count == 1 else f"{count} replicas pay"
+    each = "it needs" if count == 1 else "each needs"
+    return f"{where}: {pays} ({_way(estimate)}); {each} {need}; knee at batch {choice.knee.batch} (estimate)"
+
+
+def _way(estimate: Estimate) -> str:
+    site = estimate.decision.part.cut.site
+    return f"MIG {site.mig_profile.name}" if site.mig_profile else SHARING[site.sharing.value]
+
+
+def _print_memory(console: Console, estimate: Estimate) -> None:
+    part, engine = estimate.decision.part, estimate.ask.engine
+    footprint, room = part.footprint, part.room
+    head = (
+        f"one replica on vLLM {estimate.subject.version}, {engine.max_model_len:,} tokens at most,"
+        f" {part.sequences} sequences at a time (estimate, {footprint.basis})"
+    )
+    say(console, head, indent=2)
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    terms = estimate_terms(engine.model, engine.serving(part.sequences), runtime=engine.runtime)
+    for row in explain_terms(footprint, terms):
+        if row.label.startswith("KV cache"):
+            continue
+        low, high = _gib(row.spread.low), _gib(row.spread.high)
+        spread = f"{low} to {high}" if low != high else ""
+        table.add_row(f"    {row.label}", f"{_gib(row.planned_bytes)} GiB", spread, row.note)
+    per_token = f"{room.kv_cache_tokens:,} tokens of {footprint.kv_bytes_per_token:,} B (exact)"
+    table.add_row("    KV cache", f"{_gib(room.kv_cache_bytes)} GiB", "", per_token)
+    asked = f"utilisation {room.gpu_memory_utilization:g}: vLLM's budget"
+    table.add_row("    asked for", f"{_gib(room.requested_bytes)} GiB", "", asked, style="bold")
+    limit = part.cut.limit_bytes
+    size = "no limit" if limit is None else f"{_gib(limit)} GiB"
+    table.add_row("    share", size, "", part.cut.enforcement, style="bold")
+    console.print(table)
+    for warning in estimate.warnings:
+        say(console, f"warning: {warning}", indent=2, style="yellow")
+    if room.shortfall is not None:
+        say(console, room.shortfall, indent=2, style="red")
+    else:
+        flags = (flag if value is None else f"{flag}={value}" for flag, value in engine_flags(estimate).items())
+        say(console, f"flags: {' '.join(flags)}", indent=2)
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.2f}"
+
+
+def _print_choice(console: Console, estimate: Estimate, choice: Choice) -> None:
+    """What is predicted under the load, why, and what lost."""
+    whole = choice.prediction
+    one = whole.tenants[0]
+    load = f"under the {'assumed ' if estimate.assumed else ''}load, all replicas together (low to high, basis):"
+    lines = [load]
+    rows = (
+        (figure(whole.throughput_tok_s), "output tokens/s"),
+        (figure(one.itl_s, scale=MS), "ms ITL"),
+        (figure(one.ttft_s, scale=MS), "ms TTFT"),
+        (figure(whole.power_w), "W"),
+        (figure(whole.energy_j_per_token), "J/output token"),
+    )
+    lines += [f"  {shown(found)} {unit} ({between(found)}, {found['basis']})" for found, unit in rows]
+    lines.append("because:")
+    lines += [f"  {reason}" for reason in choice.reasons]
+    second = choice.runner_up
+    count = "1 replica" if second.replicas_per_gpu == 1 else f"{second.replicas_per_gpu} replicas"
+    lines.append(f"runner-up: {count} at batch {second.max_num_seqs}, {second.throughput_tok_s:,.0f} output tokens/s")
+    if second.reason not in choice.reasons:
+        lines.append(f"  {second.reason}")
+    for line in lines:
+        say(console, line, indent=4 if line.startswith(" ") else 2)
+
+
+def _row(estimate: Estimate) -> tuple[str, ...]:
+    part, choice = estimate.decision.part, estimate.decision.choice
+    gpu = part.cut.site.gpu.id
+    if not part.fits:
+        return gpu, "-", "-", "-", "-", "-", "does not fit"
+    tokens = f"{part.room.kv_cache_tokens // 1000:,}k"
+    if not isinstance(choice, Choice):
+        return gpu, tokens, "?", "?", "?", "?", "not known"
+    prediction = choice.prediction
+    return (
+        gpu,
+        tokens,
+        str(choice.knee.batch),
+        str(choice.replicas_per_gpu),
+        shown(figure(prediction.throughput_tok_s)),
+        shown(figure(prediction.energy_j_per_token)),
+        _way(estimate),
+    )

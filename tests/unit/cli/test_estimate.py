@@ -1,0 +1,183 @@
+"""`slmpack estimate`: the sentence, the picture, every GPU at once, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from slmpack.adapters.tables import bundled_config
+from slmpack.domain.checkpoint import CHECKPOINT_KEY
+from tests.unit.cli.cases import slmpack
+from tests.unit.cli.test_estimate_json import QWEN, answer
+
+ROOT = Path(__file__).parents[3]
+H100 = (QWEN, "--gpu", "h100-sxm5-80gb")
+
+
+def text(*args: str, code: int = 0, width: int = 100) -> str:
+    result = slmpack("estimate", *args, width=width)
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def first(*args: str, code: int = 0) -> str:
+    return text(*args, code=code, width=300).splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (
+            (*H100, "--sharing", "none"),
+            r"1 replica pays \(whole GPU\); it needs [\d.]+ GiB; knee at batch \d+ \(estimate\)",
+        ),
+        (
+            (*H100, "--sharing", "mps", "--in-flight", "300"),
+            r"\d replicas pay \(MPS\); each needs [\d.]+ GiB; knee at batch \d+ \(estimate\)",
+        ),
+        (
+            (QWEN, "--gpu", "a100-sxm4-40gb", "--mig-profile", "1g.5gb", "--in-flight", "64"),
+            r"\d replicas pay \(MIG 1g.5gb\); each needs [\d.]+ GiB; knee at batch \d+ \(estimate\)",
+        ),
+        ((QWEN, "--gpu", "t4"), r"fits, needs [\d.]+ GiB \(estimate\); what pays cannot be told"),
+    ],
+)
+def test_the_first_line_answers_the_question(args: tuple[str, ...], sentence: str) -> None:
+    assert re.fullmatch(rf"Qwen2\.5-0\.5B-Instruct on one {re.escape(args[2])}: {sentence}", first(*args))
+
+
+def test_what_does_not_fit_is_a_result() -> None:
+    args = (QWEN, "--gpu", "l4", "--sharing", "mps", "--replicas", "40")
+    assert re.search(r"on one l4: does not fit; a replica needs [\d.]+ GiB \(estimate\)", first(*args, code=2))
+    shown = text(*args, code=2)
+    assert "a replica of 8,192 tokens needs" in shown
+    assert "flags:" not in shown, "nobody should start it"
+
+
+def test_the_sentence_the_picture_and_the_json_agree() -> None:
+    args = (*H100, "--sharing", "mps", "--in-flight", "300")
+    found, shown = answer("estimate", *args), text(*args)
+    assert f"knee at batch {found['knee']['batch']} " in " ".join(shown.split())
+    assert f"{found['replicas_per_gpu']} replicas pay" in shown
+    (marked,) = re.findall(r"^knee > +(\d+)", shown, re.MULTILINE)
+    assert int(marked) == found["knee"]["batch"]
+    for reason in found["reasons"]:
+        assert reason in " ".join(shown.split())
+    for flag, value in found["engine_flags"].items():
+        assert f"{flag}={value}" in shown
+
+
+def test_mps_is_not_verified_and_time_slicing_bounds_nothing() -> None:
+    shared = ("--replicas", "2", "--in-flight", "8")
+    assert "not verified: the limit is set" in " ".join(text(*H100, "--sharing", "mps", *shared).split())
+    assert "no limit" in text(*H100, "--sharing", "timeslice", *shared)
+    assert "time-slicing bounds nothing" in text(*H100, "--sharing", "timeslice", *shared)
+
+
+def test_an_assumed_load_is_called_so_and_a_given_one_is_not() -> None:
+    assert "under the assumed load" in text(*H100)
+    assert "under the load" in text(*H100, "--batch", "8")
+
+
+def test_bounds_and_objective_reach_the_choice() -> None:
+    load = (*H100, "--sharing", "none", "--in-flight", "128")
+    free = answer("estimate", *load)
+    tight = answer("estimate", *load, "--itl-ms", str(free["prediction"]["itl_ms"]["value"] * 0.8))
+    assert tight["knee"]["binding"] == "ItlBound"
+    assert tight["knee"]["batch"] < free["knee"]["batch"]
+    wait = answer("estimate", *load, "--ttft-ms", "25")
+    assert wait["knee"]["batch"] < free["knee"]["batch"]
+    few = (*H100, "--sharing", "none", "--in-flight", "4")
+    runs = {name: answer("estimate", *few, "--objective", name)["engine_flags"] for name in ("throughput", "Latency")}
+    assert runs["Latency"]["--max-num-seqs"] < runs["throughput"]["--max-num-seqs"]
+    impossible = answer("estimate", *load, "--itl-ms", "0.01")
+    assert impossible["knee"] is None
+    assert impossible["fits"] is True
+
+
+def test_a_load_by_replica_and_a_given_number_of_replicas() -> None:
+    found = answer("estimate", *H100, "--sharing", "mps", "--batch", "64")
+    assert found["replicas_per_gpu"] > 1
+    assert found["workload"]["in_flight"] == 64 * found["replicas_per_gpu"]
+    loads = [
+        answer("estimate", *H100, "--sharing", "mps", "--replicas", str(replicas))["workload"]["in_flight"]
+        for replicas in (1, 6)
+    ]
+    assert loads[1] == 6 * loads[0]
+
+
+def test_a_request_rate_is_a_load() -> None:
+    found = answer("estimate", *H100, "--request-rate", "5", "--output-len", "100")
+    assert found["workload"]["request_rate"] == 5.0
+    assert found["carries_load"] is True
+    assert found["prediction"]["throughput_tok_s"]["value"] == pytest.approx(500, rel=0.02)
+
+
+def test_the_png_is_written_beside_the_answer(tmp_path: Path) -> None:
+    path = tmp_path / "curve.png"
+    result = slmpack("estimate", *H100, "--png", str(path), "-o", "json")
+    assert result.exit_code == 0, result.output
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert f"the curve is in {path}" in result.stderr
+    assert result.stdout.startswith("{")
+    lost = slmpack("estimate", *H100, "--png", str(tmp_path / "none" / "x.png"), width=300)
+    assert lost.exit_code == 1
+    assert "cannot be written: No such file or directory" in lost.stderr
+
+
+def test_all_gpus_have_a_row_each() -> None:
+    found = answer("estimate", QWEN, "--all-gpus", "--in-flight", "32")["gpus"]
+    assert len({row["gpu"] for row in found}) == len(found) > 20
+    shown = text(QWEN, "--all-gpus", "--in-flight", "32", width=80)
+    for row in found:
+        one = answer("estimate", QWEN, "--gpu", row["gpu"], "--in-flight", "32")
+        for key in ("sharing", "mig_profile", "kv_cache_tokens", "replicas_per_gpu", "fits"):
+            assert row[key] == one[key]
+        (line,) = [line for line in shown.splitlines() if line.startswith(f"{row['gpu']} ")]
+        assert (str(row["knee"]) in line.split()) if row["knee"] else ("not known" in line)
+        assert (row["reason"] is None) == (row["knee"] is not None)
+
+
+def test_all_gpus_that_can_be_shared_as_asked() -> None:
+    found = answer("estimate", QWEN, "--all-gpus", "--sharing", "mig", "--in-flight", "32")["gpus"]
+    assert {row["sharing"] for row in found} == {"mig"}
+    assert "l4" not in {row["gpu"] for row in found}
+    nobody = slmpack("estimate", QWEN, "--all-gpus", "--sharing", "mig", "--replicas", "50")
+    assert nobody.exit_code == 1
+    assert "--sharing: rtx-6000-ada has no MIG" in nobody.stderr
+
+
+def test_all_gpus_that_are_too_small() -> None:
+    crowd = (QWEN, "--all-gpus", "--sharing", "mps", "--replicas", "48")
+    found = answer("estimate", *crowd)["gpus"]
+    small = [row for row in found if not row["fits"]]
+    assert small
+    assert len(small) < len(found), "some hold 48"
+    assert all("needs" in row["reason"] for row in small)
+    shown = text(*crowd, width=80)
+    assert shown.count("does not fit") == len(small)
+    large = ("--config", str(ROOT / "tests/data/hf_configs/deepseek-ai--DeepSeek-V3.json"))
+    assert slmpack("estimate", *large, "--all-gpus", "-o", "json").exit_code == 2
+
+
+def test_the_checkpoints_own_size_is_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**(bundled_config(QWEN) or {}), CHECKPOINT_KEY: 2 * 10**9}), encoding="utf-8")
+    args = ("--config", str(path), "--gpu", "l4")
+    assert len(answer("estimate", *args)["warnings"]) == 1
+    assert "warning: the checkpoint holds 1.9 GiB" in text(*args)
+    assert answer("estimate", QWEN, "--gpu", "l4")["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("version", "started"), [("0.10.2", False), ("0.11.0", True), ("0.33.0", True), ("0.34.0", False)]
+)
+def test_a_version_that_the_operator_does_not_start_is_a_warning(version: str, started: bool) -> None:
+    found = answer("estimate", QWEN, "--gpu", "l4", "--engine-version", version)
+    assert found["engine_version"] == version
+    assert [f"the operator does not start vLLM {version}" in text for text in found["warnings"]] == [True] * (
+        not started
+    )
