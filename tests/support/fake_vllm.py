@@ -131,7 +131,7 @@ class FakeVllm:
         number = len(self.prompts)
         prompt, wanted = body["prompt"], body["max_tokens"]
         if max(prompt) >= self.vocabulary:
-            return _error(400, f"Token id {max(prompt)} is out of vocabulary")
+            return await _stream_error(request, 400, f"Token id {max(prompt)} is out of vocabulary")
         self.prompts.append(prompt)
         if self.fail_from <= number < self.fail_to:
             return _error(500, "EngineCore died")
@@ -251,6 +251,16 @@ def fake_vllm(**like: Any) -> Iterator[FakeVllm]:
 
 def _event(value: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
+
+
+async def _stream_error(request: web.Request, code: int, message: str) -> web.StreamResponse:
+    """What vLLM 0.32 does with a stream that it refuses: status 200, then the error as an event."""
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    await response.write(_event({"error": {"message": message, "type": "BadRequestError", "code": code}}))
+    await response.write(b"data: [DONE]\n\n")
+    await response.write_eof()
+    return response
 
 
 def _error(status: int, message: str) -> web.Response:

@@ -33,7 +33,7 @@ from slmpack.adapters.resources import (
 from slmpack.adapters.selector import EVERYTHING, Selector
 from slmpack.adapters.store import KindStore, key_of
 from slmpack.adapters.views import Bystander, bystander, node_view, pod_view
-from slmpack.api.translate import translate
+from slmpack.api.translate import Known, translate
 from slmpack.api.v1alpha1 import SLMDeployment
 from slmpack.domain.engine import EngineTable
 from slmpack.domain.internal import internal_problem
@@ -295,7 +295,8 @@ class Observer:
         if known is not None and known[0] == made_from:
             return known[1]
         model = config if isinstance(config, ModelUnknown) else _model(deployment, config)
-        demand = translate(deployment, model=model, priority=priority, engines=self._engines, profile=profile)
+        facts = Known(model=model, priority=priority, profile=profile)
+        demand = translate(deployment, known=facts, engines=self._engines)
         self._demands[uid] = (made_from, demand)
         return demand
 

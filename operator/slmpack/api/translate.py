@@ -6,6 +6,7 @@ The schema knows shapes; here the engine's version, flags and environment are ju
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -22,7 +23,7 @@ from slmpack.domain.snapshot import Demand, ModelUnknown, Rejected, Toleration
 from slmpack.domain.spec_hash import spec_hash
 from slmpack.domain.workload import Bounds, Objective, Workload
 
-__all__ = ["DEFAULT_CPU_MILLICORES", "DEFAULT_MEMORY_BYTES", "translate"]
+__all__ = ["DEFAULT_CPU_MILLICORES", "DEFAULT_MEMORY_BYTES", "Known", "translate"]
 
 DEFAULT_CPU_MILLICORES = 1500
 """A V1 engine keeps 0.9 to 1.4 cores busy (architecture D6a)."""
@@ -30,18 +31,19 @@ DEFAULT_MEMORY_BYTES = 4 * GIB
 """Resident memory of a vLLM server's processes without its weights was 3.05 GB (facts-vllm.md D)."""
 
 
-def translate(
-    resource: SLMDeployment,
-    *,
-    model: ModelProfile | ModelUnknown,
-    priority: int,
-    engines: EngineTable,
-    profile: Profile | Problem | None = None,
-) -> Demand | Rejected:
-    """The demand, or all problems at once.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the spec refers to, as far as it is known now."""
 
-    `priority` is the value of the pod's PriorityClass; `profile` what spec.profileRef leads to, None without one.
-    """
+    model: ModelProfile | ModelUnknown
+    priority: int = 0
+    """The value of the pod's PriorityClass."""
+    profile: Profile | Problem | None = None
+    """What spec.profileRef leads to; None without one."""
+
+
+def translate(resource: SLMDeployment, *, known: Known, engines: EngineTable) -> Demand | Rejected:
+    """The demand, or all problems at once."""
     spec = resource.spec
     version = parse_engine_version(spec.engine.image, spec.engine.version)
     if isinstance(version, EngineProblem):
@@ -50,7 +52,7 @@ def translate(
     problems = (*(_invalid(p) for p in args.problems), *_args_conflicts(args), *_env_problems(spec))
     if problems:
         return Rejected(problems=problems, replicas=spec.replicas)
-    return _demand(resource, version, args.args, model=model, priority=priority, profile=profile)
+    return _demand(resource, version, args.args, known=known)
 
 
 def _demand(
@@ -58,9 +60,7 @@ def _demand(
     version: EngineVersion,
     args: tuple[tuple[str, str | None], ...],
     *,
-    model: ModelProfile | ModelUnknown,
-    priority: int,
-    profile: Profile | Problem | None,
+    known: Known,
 ) -> Demand:
     spec = resource.spec
     template: dict[str, Any] = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -68,7 +68,7 @@ def _demand(
         replicas=spec.replicas,
         spec_hash=spec_hash(template),
         model_source=spec.model.source,
-        model=model,
+        model=known.model,
         engine_version=version,
         engine_image=spec.engine.image,
         engine_args=args,
@@ -84,11 +84,11 @@ def _demand(
         node_selector=spec.pod.node_selector,
         cpu_millicores=_requested(spec, "cpu", DEFAULT_CPU_MILLICORES),
         memory_bytes=_requested(spec, "memory", DEFAULT_MEMORY_BYTES),
-        priority=priority,
+        priority=known.priority,
         workload=_workload(spec.workload),
         objective=Objective(spec.objective),
         bounds=_bounds(spec.bounds),
-        profile=profile,
+        profile=known.profile,
         template=template,
     )
 
@@ -122,15 +122,29 @@ def _parse(name: str, amounts: Mapping[str, int | str]) -> int:
     return parse_millicores(amounts[name]) if name == "cpu" else parse_bytes(amounts[name])
 
 
+_PAIRS = (
+    ("--enable-auto-tool-choice", "--tool-call-parser"),
+    ("--enable-log-outputs", "--enable-log-requests"),
+)
+"""Flags that vLLM 0.32 refuses at its start without the other (docs/engine-test.md)."""
+
+
 def _args_conflicts(args: ArgsResult) -> tuple[Problem, ...]:
-    """Pairs of flags that vLLM refuses together."""
+    """Pairs of flags that vLLM refuses together, or one without the other."""
     given = dict(args.args)
+    missing = [(flag, needed) for flag, needed in _PAIRS if flag in given and needed not in given]
+    alone = tuple(
+        _invalid(
+            EngineProblem(field=f"spec.engine.args[{flag[2:]}]", message=f"{flag} needs {needed} beside it; add it")
+        )
+        for flag, needed in missing
+    )
     batched, seqs = given.get("--max-num-batched-tokens"), given.get("--max-num-seqs")
     if batched and seqs and int(batched) < int(seqs):
         field = "spec.engine.args[max-num-batched-tokens]"
         message = f"{field}: {batched} is less than max-num-seqs {seqs}; vLLM needs at least as many"
-        return (Problem(reason=Reason.INVALID_SPEC, field=field, message=message),)
-    return ()
+        return (Problem(reason=Reason.INVALID_SPEC, field=field, message=message), *alone)
+    return alone
 
 
 def _env_problems(spec: SLMDeploymentSpec) -> tuple[Problem, ...]:

@@ -262,7 +262,11 @@ def _cap(evidence: Evidence, limits: FaultPolicy) -> str | None:
     elif full >= limits.plateau:
         why = f"the others wait: start the engine with --max-num-seqs {wanted} or more"
     elif sum(running) + sum(waiting) < (limits.arrived * wanted - 1) * len(seen):
-        why = "the others are not in the engine: look for a limit of connections or a slow link on the way"
+        mean = sum(running) / len(running)
+        return (
+            f"{mean:.1f} of {wanted} requests ran at a time on average; the others are not in the engine: look for a "
+            "limit of connections or a slow link on the way"
+        )
     else:
         return None
     return f"at most {most:.0f} of {wanted} requests ran at once; {why}"

@@ -18,6 +18,10 @@ from slmpack.domain.snapshot import Demand, Key, PodPhase, PodView, Policy
 __all__ = ["Book", "Missing", "keep_book", "lowest_free_ordinals", "retire", "start_problem"]
 
 
+CORE_FAILED = "Engine core initialization failed"
+"""How vLLM's log ends when it cannot start: the cause is above what a termination message holds (seen on 0.32)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
     """A replica that is wanted and has no pod yet."""
@@ -279,9 +283,13 @@ def _delete(pod: PodView, problem: Problem) -> DeletePod:
 
 
 def _last_words(pod: PodView) -> str:
+    logs = f"see kubectl logs -n {pod.key.namespace} {pod.key.name}"
+    if pod.phase is PodPhase.SUCCEEDED:
+        return f"the engine ended by itself (exit code 0), as vLLM does when its core dies; {logs}"
     code = f" (exit code {pod.exit_code})" if pod.exit_code is not None else ""
     text = " ".join(part for part in (pod.reason, pod.message) if part)
-    return f"{text}{code}".strip() or f"no message; see kubectl logs -n {pod.key.namespace} {pod.key.name}"
+    cause = f"; the cause stands further up: {logs}" if CORE_FAILED in pod.message else ""
+    return f"{text}{code}{cause}".strip() or f"no message; {logs}"
 
 
 def _hash(pod: PodView) -> str:

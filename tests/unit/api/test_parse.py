@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from slmpack.adapters.tables import load_engine_table
 from slmpack.api.crd import build_crd
 from slmpack.api.parse import parse_metadata, parse_slmdeployment, parse_status
-from slmpack.api.translate import translate
+from slmpack.api.translate import Known, translate
 from slmpack.api.v1alpha1 import SET_BY_SLMPACK, SLMDeployment
 from slmpack.domain.engine import FlagClass
 from slmpack.domain.reasons import Reason
@@ -39,7 +39,7 @@ def said(obj: object) -> list[str]:
     found = parse_slmdeployment(obj)
     if isinstance(found, tuple):
         return [problem.message for problem in found]
-    rejected = translate(found, model=UNKNOWN, priority=0, engines=ENGINES)
+    rejected = translate(found, known=Known(model=UNKNOWN), engines=ENGINES)
     assert isinstance(rejected, Rejected), rejected
     return [problem.message for problem in rejected.problems]
 
@@ -64,7 +64,7 @@ def test_good_spec_is_parsed_and_written_back_unchanged(obj: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("obj", GOOD, ids=lambda obj: obj["metadata"]["name"])
 def test_good_spec_becomes_a_demand(obj: dict[str, Any]) -> None:
-    assert isinstance(translate(parsed(obj), model=UNKNOWN, priority=0, engines=ENGINES), Demand)
+    assert isinstance(translate(parsed(obj), known=Known(model=UNKNOWN), engines=ENGINES), Demand)
 
 
 def test_flags_that_the_schema_refuses_are_the_operators_in_the_table_too() -> None:

@@ -347,6 +347,17 @@ CAUSES: dict[str, tuple[PodView, Reason | None, str]] = {
         Reason.POD_FAILED,
         "no message; see kubectl logs -n llm qwen-0",
     ),
+    "vLLM's core has died": (
+        failed(phase=PodPhase.SUCCEEDED, reason="", exit_code=None),
+        Reason.POD_FAILED,
+        "the engine ended by itself (exit code 0), as vLLM does when its core dies; see kubectl logs -n llm qwen-0",
+    ),
+    "vLLM could not start": (
+        failed(message="RuntimeError: Engine core initialization failed. See root cause above."),
+        Reason.POD_FAILED,
+        "Error RuntimeError: Engine core initialization failed. See root cause above. (exit code 1); the cause stands "
+        "further up: see kubectl logs -n llm qwen-0",
+    ),
     "unknown": (pod(ready=False, phase=PodPhase.UNKNOWN), Reason.NODE_LOST, "node n does not answer"),
     "unschedulable": (starting(node=None, unschedulable="0/3 nodes"), Reason.UNSCHEDULABLE, "0/3 nodes"),
     "restarted": (starting(restarts=2, reason="Error"), Reason.CRASH_LOOP, "restarted 2 times. Error"),
