@@ -60,6 +60,8 @@ class Want:
     need: Need
     surge: bool = False
     """Whether it is a rollout's extra one: it need not pay, as it stays only until its predecessor has gone."""
+    apart: bool = False
+    """Whether it had rather open a GPU of its own than join one in use (objective Latency, D7a)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +106,7 @@ class Board:
         free = [c for c in self._rooms[want.deployment].candidates if self._fits(want, c)]
         if not free:
             return False
-        self._put(want, min(free, key=self._preference))
+        self._put(want, min(free, key=lambda candidate: self._preference(want, candidate)))
         return True
 
     def blocker(self, want: Want, candidate: Candidate) -> Problem | None:
@@ -218,10 +220,10 @@ class Board:
             return False
         return self._count.get((want.deployment, candidate.node), 0) >= cap.replicas
 
-    def _preference(self, candidate: Candidate) -> tuple[bool, int, int, str, str]:
+    def _preference(self, want: Want, candidate: Candidate) -> tuple[bool, int, int, str, str]:
         """What holds the knee's batch, GPUs that it opens (as if shares fill up GPU by GPU), size, name.
 
-        Of shares that do not hold the knee's batch the largest comes first.
+        The fewest GPUs opened come first, for a want apart the most. Of shares that do not hold the knee's batch the largest comes first.
         """
         offer = candidate.offer
         per_gpu = offer.per_gpu
@@ -230,7 +232,7 @@ class Board:
         if offer.gpus == 1 and self._in_use[candidate.node]:
             opened = 0  # another slice of the same GPU is taken already
         small, size = candidate.fit.short_of_kv, limit_bytes(offer.share)
-        return small, opened, -size if small else size, candidate.node, offer.resource
+        return small, -opened if want.apart else opened, -size if small else size, candidate.node, offer.resource
 
     def _put(self, want: Want, candidate: Candidate) -> None:
         self._wants[candidate.node][want.id] = want

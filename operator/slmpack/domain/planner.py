@@ -23,6 +23,7 @@ from slmpack.domain.sharing import describe_share, starts_alone
 from slmpack.domain.sizing import Need
 from slmpack.domain.snapshot import Demand, Key, PodView, Policy, ReplicaRecord, Snapshot
 from slmpack.domain.turns import Turns
+from slmpack.domain.workload import Objective
 
 __all__ = ["plan_cluster"]
 
@@ -75,7 +76,13 @@ def _order(cases: Sequence[Case]) -> tuple[_Queued, ...]:
     queue.sort(key=lambda entry: entry[0])
     return tuple(
         _Queued(
-            want=Want(id=n, deployment=case.view.key, need=need, surge=case.book is not None and case.book.surge),
+            want=Want(
+                id=n,
+                deployment=case.view.key,
+                need=need,
+                surge=case.book is not None and case.book.surge,
+                apart=demand.objective is Objective.LATENCY,
+            ),
             case=case,
             demand=demand,
             missing=missing,

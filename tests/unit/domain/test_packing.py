@@ -14,6 +14,7 @@ from slmpack.domain.quantity import GIB
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.sharing import Mode
 from slmpack.domain.snapshot import DeploymentView, Key, NodeView, PodView, Snapshot, Taint, Toleration
+from slmpack.domain.workload import Objective
 from tests.support.builders import (
     A100_40,
     H100,
@@ -61,6 +62,15 @@ def test_the_ladder_joins_a_gpu_in_use_then_takes_the_smallest_then_the_first_na
     assert place(small, *nodes, pods=(in_use,)) == {"qwen-0": "z MigSlice 3g.20gb"}
     joined = a_stranger("s", "b")
     assert place(small, whole_node("a"), mps_node("b", gpus=2), pods=(joined,)) == {"qwen-0": "b MpsShare 1/4"}
+
+
+def test_latency_opens_a_gpu_of_its_own_where_one_is_free() -> None:
+    joined = a_stranger("s", "b")
+    quick = replace(a_demand(model=SMALL), objective=Objective.LATENCY)
+    nodes = (whole_node("a"), mps_node("b"))
+    assert place(a_demand(model=SMALL), *nodes, pods=(joined,)) == {"qwen-0": "b MpsShare 1/4"}
+    assert place(quick, *nodes, pods=(joined,)) == {"qwen-0": "a Exclusive"}
+    assert place(quick, mps_node("b"), pods=(joined,)) == {"qwen-0": "b MpsShare 1/4"}
 
 
 def test_a_full_first_gpu_of_a_node_opens_the_next() -> None:
