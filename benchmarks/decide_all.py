@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 
 from slmpack.adapters.policy import load_policy
-from slmpack.cli.estimate import estimate_on
+from slmpack.cli.estimated import estimate_on
 from slmpack.cli.question import Asked, read_subject
 from slmpack.domain.choice import Choice
+from slmpack.domain.cut import CannotCut, Cut
 from slmpack.domain.decide import ways_of
+from slmpack.domain.part import part_at
 from slmpack.domain.prediction import Sharing
-from slmpack.domain.prospect import part_at
 from slmpack.domain.snapshot import Policy
-from slmpack.domain.whatif import CannotCut, Cut
 
 MODELS = ("Qwen/Qwen2.5-0.5B-Instruct", "facebook/opt-1.3b", "meta-llama/Llama-3.2-1B-Instruct")
 LOADS = {"no load given": Asked(), "64 in flight": Asked(in_flight=64), "20 requests/s": Asked(request_rate=20)}
@@ -61,7 +61,7 @@ def _footprints(name: str, policy: Policy, everything: list[tuple[tuple[Cut, ...
     def work() -> int:
         engine = read_subject(Asked(model=name), policy).engine
         cuts = [cut for rows in everything for row in rows for cut in row]
-        return sum(part_at(engine, cut, BATCH, policy=policy).fits for cut in cuts)
+        return sum(part_at(engine, cut, BATCH, kv_tokens=engine.max_model_len, policy=policy).fits for cut in cuts)
 
     return _milliseconds(work)
 

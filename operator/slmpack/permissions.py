@@ -48,9 +48,7 @@ PERMISSIONS = (
     Permission(
         scope=Scope.MANAGED, group="", resource="services", verbs=(*READ, "create", "patch"), why="where they answer"
     ),
-    Permission(
-        scope=Scope.MANAGED, group="", resource="configmaps", verbs=READ, why="profiles that specs refer to"
-    ),
+    Permission(scope=Scope.MANAGED, group="", resource="configmaps", verbs=READ, why="profiles that specs refer to"),
     Permission(
         scope=Scope.MANAGED, group="events.k8s.io", resource="events", verbs=("create",), why="what has happened"
     ),

@@ -60,7 +60,16 @@ class FakeVllm:
     """... up to this one."""
     metrics: bool = True
     metrics_until: int = 1_000_000
-    """/metrics answers 500 from so many looks on."""
+    """/metrics answers 500 from so many looks on ..."""
+    metrics_again: int = 1_000_000
+    """... up to this one."""
+    gauges: dict[str, str] = field(default_factory=dict)
+    """What series say instead of the truth."""
+    blocks: str | None = None
+    """What num_gpu_blocks says instead of the truth."""
+    version_fails: bool = False
+    line_end: str = "\n"
+    """Of the stream."""
     processes: int = 1
     """Behind one address."""
     delay_s: float = 0.0
@@ -142,12 +151,12 @@ class FakeVllm:
         self._work.set()
         try:
             await self._stream(response, sequence)
+            await response.write_eof()
         except ConnectionResetError:
-            return response  # the client has gone
+            pass  # the client has gone
         finally:
             self._running = [other for other in self._running if other is not sequence]
             self._waiting = deque(other for other in self._waiting if other is not sequence)
-        await response.write_eof()
         return response
 
     async def _stream(self, response: web.StreamResponse, sequence: _Sequence) -> None:
@@ -158,11 +167,11 @@ class FakeVllm:
                 await asyncio.sleep(self.delay_s)
             usage = {"prompt_tokens": sequence.prompt_tokens, "completion_tokens": made} if self.usage else None
             choice = {"index": 0, "text": 'a "completion_tokens":9 ', "finish_reason": None}
-            pending += _event({"object": "text_completion", "choices": [choice], "usage": usage})
+            pending += _event({"object": "text_completion", "choices": [choice], "usage": usage}, end=self.line_end)
             if not self.at_once:
                 await response.write(pending)
                 pending = b""
-        await response.write(pending + b"data: [DONE]\n\n")
+        await response.write(pending + f"data: [DONE]{self.line_end * 2}".encode())
 
     async def list_models(self, request: web.Request) -> web.Response:
         if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
@@ -171,13 +180,13 @@ class FakeVllm:
         return web.json_response({"object": "list", "data": data})
 
     async def version(self, _: web.Request) -> web.Response:
-        return web.json_response({"version": "0.32.0"})
+        return _error(500, "no version") if self.version_fails else web.json_response({"version": "0.32.0"})
 
     async def scrape(self, _: web.Request) -> web.Response:
         if not self.metrics:
             return web.Response(status=404)
         self.scrapes += 1
-        if self.scrapes > self.metrics_until:
+        if self.metrics_until < self.scrapes <= self.metrics_again:
             return _error(500, "no more metrics")
         return web.Response(text=self.exposition())
 
@@ -197,8 +206,9 @@ class FakeVllm:
             "vllm:inter_token_latency_seconds_count": self.counts["itl_count"],
             "vllm:inter_token_latency_seconds_sum": self.itl_sum,
         }
-        lines = [f'{name}{{engine="0",model_name="tiny"}} {float(value)}' for name, value in series.items()]
-        blocks = self.kv_tokens // 16
+        told = {name: str(float(value)) for name, value in series.items()} | self.gauges
+        lines = [f'{name}{{engine="0",model_name="tiny"}} {value}' for name, value in told.items()]
+        blocks = self.kv_tokens // 16 if self.blocks is None else self.blocks
         lines.append(f'vllm:cache_config_info{{block_size="16",engine="0",num_gpu_blocks="{blocks}"}} 1.0')
         lines.append(f"process_start_time_seconds {1.79e9 + self.scrapes % self.processes}")
         return "\n".join(lines) + "\n"
@@ -249,8 +259,8 @@ def fake_vllm(**like: Any) -> Iterator[FakeVllm]:
         thread.join(10)
 
 
-def _event(value: dict[str, Any]) -> bytes:
-    return f"data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
+def _event(value: dict[str, Any], *, end: str = "\n") -> bytes:
+    return f"data: {json.dumps(value, separators=(',', ':'))}{end * 2}".encode()
 
 
 async def _stream_error(request: web.Request, code: int, message: str) -> web.StreamResponse:

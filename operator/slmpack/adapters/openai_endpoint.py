@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -22,6 +25,12 @@ LARGEST_BYTES = 8 * 1024 * 1024
 SHOWN_MAX = 300
 USAGE = b'"completion_tokens":'
 NUMBER = re.compile(rb"\s*(\d+)")
+MOST_DIGITS = 12
+"""Of a number of tokens that is believed."""
+LONGEST_NAME = 1024
+FAILED = re.compile(rb'^data:\s*(\{\s*"(?:error"|object":\s*"error").*)', re.MULTILINE)
+"""In generated text the quotes and line breaks would be escaped."""
+ERRNO = re.compile(r"\[Errno (\d+)\]")
 REFUSED = re.compile(rb'"code":\s*4\d\d\b')
 ERRORS: Mapping[int, type[PortError]] = {
     HTTPStatus.BAD_REQUEST: Invalid,
@@ -52,6 +61,8 @@ class OpenAiEndpoint:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._limits = aiohttp.ClientTimeout(total=request_seconds, sock_connect=5)
         self._session: aiohttp.ClientSession | None = None
+        self.untold: dict[str, str] = {}
+        """What the server did not tell, by path, and why."""
 
     async def __aenter__(self) -> Self:
         # a proxy would be measured instead of the server, so the environment's are not used
@@ -71,28 +82,32 @@ class OpenAiEndpoint:
 
     async def models(self) -> tuple[ServedModel, ...]:
         """What /v1/models lists, at least one."""
+        text = await self._get("/v1/models")
         try:
-            entries = json.loads(await self._get("/v1/models"))["data"]
-            models = tuple(_served_model(entry) for entry in entries)
-        except (ValueError, KeyError, TypeError) as error:
-            raise Unavailable(f"{self.url}/v1/models is not the list of an OpenAI server: {error!r}") from error
+            models = tuple(_served_model(entry) for entry in json.loads(text)["data"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            why = _printable(repr(error))
+            raise Unavailable(f"{self.url}/v1/models is not the list of an OpenAI server: {why}") from error
         if not models:
             raise Unavailable(f"{self.url}/v1/models lists no model")
         return models
 
     async def version(self) -> str | None:
         """The engine's version; None where the server does not tell."""
+        text = await self._optional("/version")
         try:
-            found = json.loads(await self._get("/version")).get("version")
-        except (NotFound, ValueError, AttributeError):
+            return None if text is None else _name(json.loads(text)["version"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            self.untold["/version"] = f"{self.url}/version is not that of a vLLM server"
             return None
-        return found if isinstance(found, str) else None
 
     async def sample(self) -> EngineSample | None:
-        """The engine's metrics now; None where the server has none."""
+        """The engine's metrics now; None where the server has none that can be read."""
+        text = await self._optional("/metrics")
         try:
-            return read_exposition(await self._get("/metrics"))
-        except NotFound:
+            return None if text is None else read_exposition(text)
+        except Unavailable as error:
+            self.untold["/metrics"] = f"{self.url}{error}"
             return None
 
     async def complete(
@@ -113,10 +128,20 @@ class OpenAiEndpoint:
             async with self._http.post(f"{self.url}/v1/completions", json=body, timeout=self._limits) as response:
                 await self._refuse_bad(response)
                 received = await _read_stream(response, on_tokens)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
             raise self._unavailable("/v1/completions", error) from error
         if received != output_tokens:
             raise Unavailable(f"a completion ended after {received} of {output_tokens} tokens")
+
+    async def _optional(self, path: str) -> str | None:
+        """The answer, or None where the server answers with an error: it can be measured all the same."""
+        try:
+            return await self._get(path)
+        except PortError as error:
+            if error.status is None:
+                raise
+            self.untold[path] = str(error)
+            return None
 
     async def _get(self, path: str) -> str:
         try:
@@ -127,7 +152,7 @@ class OpenAiEndpoint:
                     content += chunk
                     if len(content) > LARGEST_BYTES:
                         raise Unavailable(f"{self.url}{path} is larger than {LARGEST_BYTES} bytes")
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
             raise self._unavailable(path, error) from error
         return content.decode(errors="replace")
 
@@ -139,15 +164,36 @@ class OpenAiEndpoint:
         raise ERRORS.get(response.status, Unavailable)(message, status=response.status)
 
     def _unavailable(self, path: str, error: Exception) -> Unavailable:
-        what = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
-        return Unavailable(f"{self.url}{path}: {what}")
+        return Unavailable(f"{self.url}{path}: {_what_happened(error)}")
+
+
+def _what_happened(error: Exception) -> str:
+    """In words: aiohttp's own speak of its settings, and of a redirect loop say nothing."""
+    if isinstance(error, aiohttp.TooManyRedirects):
+        last = error.history[-1].headers.get("Location", "") if error.history else ""
+        times = f"redirected {len(error.history)} times, the last to {_printable(last)}"
+        return f"{times}; give the address that answers itself"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"{error.host} port {error.port}: {_reason(error.os_error)}"
+    return _printable(str(error)) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
+
+
+def _reason(error: OSError) -> str:
+    """The system's words; of several addresses each reason once."""
+    if isinstance(error, ssl.SSLError):  # its numbers are not the system's
+        return error.strerror or str(error)
+    known = error.errno is not None and error.errno in errno.errorcode
+    codes = [error.errno or 0] if known else [int(code) for code in ERRNO.findall(str(error))]
+    return " and ".join(dict.fromkeys(map(os.strerror, codes))) or error.strerror or str(error)
 
 
 async def _read_stream(response: aiohttp.ClientResponse, on_tokens: Callable[[int], object]) -> int:
     """The tokens of a stream of server-sent events. No JSON is parsed: at 64 streams that would be the bottleneck."""
     received, rest = 0, b""
     async for data in response.content.iter_any():
-        *events, rest = (rest + data).split(b"\n\n")
+        *events, rest = _events(rest + data)
+        if len(rest) > LARGEST_BYTES:
+            raise Unavailable(f"an event of the stream is larger than {LARGEST_BYTES} bytes")
         before = received
         for event in events:
             received = _tokens_after(event, received)
@@ -156,23 +202,47 @@ async def _read_stream(response: aiohttp.ClientResponse, on_tokens: Callable[[in
     return received
 
 
+def _events(data: bytes) -> list[bytes]:
+    """The whole events, and what is there of the next. Lines may end in LF, CR LF or CR."""
+    if b"\r" not in data:
+        return data.split(b"\n\n")
+    half = b"\r" if data.endswith(b"\r") else b""  # its LF may be under way
+    whole = data.removesuffix(half).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    *events, rest = whole.split(b"\n\n")
+    return [*events, rest + half]
+
+
 def _tokens_after(event: bytes, received: int) -> int:
     """How many tokens have come after this event: as its usage says, else one more for each event with a choice."""
     at = event.rfind(USAGE)  # inside generated text the quotes would be escaped
     if at >= 0 and (number := NUMBER.match(event, at + len(USAGE))):
+        if len(number[1]) > MOST_DIGITS:
+            raise Unavailable(f"the stream's completion_tokens is a number of {len(number[1])} digits")
         return int(number[1])
-    if event.startswith((b'data: {"error"', b'data: {"object":"error"')):
+    if failed := FAILED.search(event):
         # vLLM 0.32 refuses token ids beyond the vocabulary so: status 200, then this event with code 400.
         kind = Invalid if REFUSED.search(event) else Unavailable
-        raise kind(f"the stream broke off: {_error_message(event[6:].decode(errors='replace'))}")
+        raise kind(f"the stream broke off: {_error_message(failed[1].decode(errors='replace'))}")
     return received + (b'"choices":[{' in event.replace(b" ", b""))
 
 
 def _served_model(entry: Mapping[str, Any]) -> ServedModel:
-    name, longest = str(entry["id"]), entry.get("max_model_len")
-    return ServedModel(
-        name=name, root=str(entry.get("root") or name), max_model_len=longest if isinstance(longest, int) else None
-    )
+    name, longest = _name(entry["id"]), entry.get("max_model_len")
+    known = type(longest) is int and 1 <= longest < 10**MOST_DIGITS
+    return ServedModel(name=name, root=_name(entry.get("root") or name), max_model_len=longest if known else None)
+
+
+def _name(value: object) -> str:
+    """Raises ValueError for what a profile cannot hold or a terminal should not show."""
+    if isinstance(value, str) and value.isprintable() and 1 <= len(value) <= LONGEST_NAME:
+        return value
+    raise ValueError(f"{_printable(repr(value))} is no name")
+
+
+def _printable(text: str) -> str:
+    """Without line breaks and what steers a terminal, and cut."""
+    cut = text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
+    return " ".join("".join(char if char.isprintable() else " " for char in cut).split())
 
 
 def _error_message(text: str) -> str:
@@ -181,6 +251,6 @@ def _error_message(text: str) -> str:
         found = json.loads(text)
         found = found.get("error", found)
         text = str(found["message"] if isinstance(found, dict) else found)
-    except (ValueError, KeyError, AttributeError):
-        text = " ".join(text.split())
-    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
+    except (ValueError, KeyError, AttributeError, RecursionError):
+        pass
+    return _printable(text)

@@ -1,7 +1,8 @@
 """vLLM's metrics: their names by version, and the figures that we read from an exposition of them.
 
-Names were read on vLLM 0.8 to 0.32. Where a name changed, both are listed, the newer first: gpu_cache_usage_perc is
-gone since 0.12, time_per_output_token_seconds since 0.15; gpu_prefix_cache_* is of the first V1 engines.
+The first name of each figure was read on a running vLLM 0.32. Where a name changed, both are listed, the newer first:
+gpu_cache_usage_perc is gone since 0.12, time_per_output_token_seconds since 0.15. gpu_prefix_cache_* was not seen on a
+server: it is what the first V1 engines are remembered to have written.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ CACHE_CONFIG = "vllm:cache_config_info"
 WANTED = (CACHE_CONFIG, *(name for names in NAMES.values() for name in names))
 HIGHEST = frozenset({"kv_usage", "started_at"})
 """Not summed over the engines of one server (data parallelism)."""
+LARGEST = 1e15
+"""No figure of an engine is as large; a larger one, a negative one and NaN are as good as none."""
+MOST_DIGITS = 12
+"""Of a size that is believed."""
 
 
 def read_exposition(text: str) -> EngineSample:
@@ -53,7 +58,7 @@ def read_exposition(text: str) -> EngineSample:
     for field, names in NAMES.items():
         samples = next((series[name] for name in names if name in series), [])
         values = [sample.value for sample in samples]
-        if values:
+        if values and all(0 <= value < LARGEST for value in values):
             found[field] = max(values) if field in HIGHEST else sum(values)
     return EngineSample(**found, kv_cache_tokens=_kv_cache_tokens(series.get(CACHE_CONFIG, [])))
 
@@ -66,8 +71,10 @@ def _kv_cache_tokens(samples: list[Sample]) -> int | None:
 
 
 def _size(labels: Mapping[str, str]) -> int | None:
-    told = labels.get("kv_cache_size_tokens", "")
-    if told.isdecimal():
-        return int(told)
-    blocks, block = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
-    return int(blocks) * int(block) if blocks.isdecimal() and block.isdecimal() else None
+    blocks, block = _number(labels.get("num_gpu_blocks", "")), _number(labels.get("block_size", ""))
+    return _number(labels.get("kv_cache_size_tokens", "")) or blocks * block or None
+
+
+def _number(text: str) -> int:
+    """0 for what is no size."""
+    return int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else 0

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, Validat
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from slmpack.domain.prediction import Sharing
-from slmpack.domain.profile import FEWEST_POINTS, Profile, ProfilePoint
+from slmpack.domain.profile import FEWEST_POINTS, Profile, ProfilePoint, incredible
 from slmpack.domain.profile_faults import Fault, PointFault
 
 __all__ = [
@@ -148,7 +148,7 @@ class ProfileDocument(_Part):
 def parse_profile(text: str) -> Profile | tuple[str, ...]:
     """The profile in the text of a file or a ConfigMap's key, or all that is wrong with it, at least one message.
 
-    It never raises. A profile has at least two points that nothing spoilt.
+    It never raises. A profile has at least two points that nothing spoilt, with figures that agree.
     """
     document = read_document(text)
     if not isinstance(document, ProfileDocument):
@@ -164,7 +164,8 @@ def parse_profile(text: str) -> Profile | tuple[str, ...]:
         )
     if profile.clean_points[0].concurrency != 1:
         return ("points: none of concurrency 1 can be used, which the knee's rule compares with; measure it",)
-    return profile
+    why = incredible(profile)
+    return profile if why is None else (why,)
 
 
 def read_document(text: str) -> ProfileDocument | tuple[str, ...]:

@@ -10,6 +10,7 @@ from slmpack.api.base import ApiModel, Items
 from slmpack.api.rules import ListMap
 
 __all__ = [
+    "DECISIONS_MAX",
     "PLACEMENTS_MAX",
     "REASONS_MAX",
     "UNPLACED_MAX",
@@ -25,6 +26,7 @@ PLACEMENTS_MAX = 256
 """Placements that status lists at most; the counts beside it always cover all of them."""
 UNPLACED_MAX = 16
 REASONS_MAX = 16
+DECISIONS_MAX = 8
 
 Short = Annotated[str, Field(max_length=253)]
 Message = Annotated[str, Field(max_length=32768)]
@@ -77,11 +79,19 @@ class FootprintStatus(StatusModel):
     """All of it."""
     basis: Short = ""
     """measured, calibrated, modelled or assumed."""
+    warning: Reason | None = None
+    """Where the config and the checkpoint's metadata disagree on the weights by more than 3 %."""
 
 
 class DecisionStatus(StatusModel):
-    """What pays on one GPU of the kind in use. Figures are predictions: expected (low to high)."""
+    """What pays on one GPU of a kind in use. Figures are predictions: expected (low to high)."""
 
+    gpu: Short = ""
+    """The GPU product."""
+    share: Short = ""
+    """The replicas' part of it."""
+    carries_load: bool | None = None
+    """Whether the GPU's part of the load runs within the bounds, by prediction."""
     replicas_per_gpu: Annotated[int | None, Field(alias="replicasPerGPU")] = None
     """Replicas that pay on one GPU."""
     max_num_seqs: int | None = None
@@ -168,8 +178,8 @@ class SLMDeploymentStatus(StatusModel):
     """Tokens per request in use."""
     footprint: FootprintStatus | None = None
     """Device memory that one replica needs."""
-    decision: DecisionStatus | None = None
-    """What pays on one GPU, and why."""
+    decisions: Annotated[Items[DecisionStatus], Field(max_length=DECISIONS_MAX)] = ()
+    """What pays on one GPU of each kind in use, and why; without one, of the best that suits."""
     placements: Annotated[Items[PlacementStatus], Field(max_length=PLACEMENTS_MAX)] = ()
     """Where the replicas are, at most 256 of them."""
     unplaced: Annotated[Items[UnplacedStatus], Field(max_length=UNPLACED_MAX)] = ()

@@ -85,7 +85,7 @@ def _demand(
         cpu_millicores=_requested(spec, "cpu", DEFAULT_CPU_MILLICORES),
         memory_bytes=_requested(spec, "memory", DEFAULT_MEMORY_BYTES),
         priority=known.priority,
-        workload=_workload(spec.workload),
+        workload=_workload(spec.workload, most=_longest(spec, known.model)),
         objective=Objective(spec.objective),
         bounds=_bounds(spec.bounds),
         profile=known.profile,
@@ -93,14 +93,24 @@ def _demand(
     )
 
 
-def _workload(spec: WorkloadSpec) -> Workload:
+def _workload(spec: WorkloadSpec, *, most: int | None) -> Workload:
+    """Lengths that nobody stated are no longer together than a request may be."""
+    inputs, outputs = spec.input_tokens, spec.output_tokens
+    if most is not None and inputs + outputs > most and not spec.model_fields_set & {"input_tokens", "output_tokens"}:
+        inputs, outputs = max(1, most * 2 // 3), max(1, most // 3)
     return Workload(
         in_flight=spec.in_flight,
         request_rate=spec.request_rate,
-        input_tokens=spec.input_tokens,
-        output_tokens=spec.output_tokens,
+        input_tokens=inputs,
+        output_tokens=outputs,
         prefix_hit_rate=spec.prefix_hit_rate,
     )
+
+
+def _longest(spec: SLMDeploymentSpec, model: ModelProfile | ModelUnknown) -> int | None:
+    """Tokens that a request may have, where that is known."""
+    positions = None if isinstance(model, ModelUnknown) else model.max_positions
+    return min((length for length in (spec.engine.max_model_len, positions) if length is not None), default=None)
 
 
 def _bounds(spec: BoundsSpec) -> Bounds:

@@ -216,7 +216,7 @@ class SharingSpec(ApiModel):
     max_per_gpu: Annotated[Annotated[StrictInt, Field(ge=1, le=48), WHOLE] | None, Field(alias="maxPerGPU")] = None
     """At most so many replicas of this SLMDeployment a GPU, 1 to 48 (the clients of an MPS device plugin). On a node
     with several GPUs it holds on average: so many times its GPUs, as the kubelet picks the GPU.
-    Default: as many as fit. Example: `4`."""
+    It overrules what the plan finds to pay. Default: as many as fit and pay. Example: `4`."""
     gpu_products: Annotated[
         Items[
             Annotated[

@@ -57,7 +57,7 @@ def _exit_codes(*codes: str) -> str:
 )
 @click.version_option(__version__, prog_name="slmpack")
 def main() -> None:
-    """Pack small language models on shared GPUs: as many replicas as fit, each bounded, and say why."""
+    """Pack small language models on shared GPUs: as many replicas as pay, each bounded, and say why."""
 
 
 @main.command(

@@ -91,7 +91,9 @@ def write_png(curve: CurvePicture, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise PictureError("--png needs matplotlib; install it with: pip install 'slmpack[plots]'") from error
+        raise PictureError(
+            "--png needs matplotlib, slmpack's optional extra `plots`; a checkout's .venv has it"
+        ) from error
     figure = Figure(figsize=(8.0, 6.2), layout="constrained", dpi=150)
     figure.suptitle(fill(curve.title, width=TITLE_WIDTH), fontsize=12)
     above, below = figure.subplots(2, 1, sharex=True)

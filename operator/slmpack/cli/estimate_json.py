@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from slmpack.cli.estimate import Estimate
-from slmpack.cli.figures import MS, exact, figure
-from slmpack.domain.choice import Choice
-from slmpack.domain.performance import Unpredictable
-from slmpack.domain.prediction import GpuPrediction, Sharing
-from slmpack.domain.prospect import Part
-from slmpack.domain.workload import Workload
+from slmpack.cli.estimated import Estimate
+from slmpack.cli.figures import MS, exact, figure, workload_figures
+from slmpack.domain.choice import BoundsNotKept, Choice
+from slmpack.domain.interval import Interval
+from slmpack.domain.part import Part
+from slmpack.domain.prediction import GpuPrediction
 
-__all__ = ["engine_flags", "estimate_to_json", "rows_to_json"]
+__all__ = ["answered", "engine_flags", "estimate_to_json", "grows", "rows_to_json"]
 
 Json = dict[str, Any]
 
@@ -38,14 +38,13 @@ def rows_to_json(estimates: Sequence[Estimate]) -> Json:
 
 def engine_flags(estimate: Estimate) -> Json:
     """What the engine is started with, by flag; null where a flag stands alone."""
-    asked, part = estimate.asked, estimate.decision.part
-    flags: Json = {"--gpu-memory-utilization": part.room.gpu_memory_utilization}
-    if part.cut.site.sharing in {Sharing.MPS, Sharing.TIMESLICE} and part.fits:
-        # engines that share a device see each other's memory: what is left is not theirs to measure
-        flags["--kv-cache-memory-bytes"] = part.room.kv_cache_bytes
-    flags["--max-model-len"] = estimate.ask.engine.max_model_len
-    flags["--max-num-seqs"] = part.sequences
-    flags["--max-num-batched-tokens"] = estimate.ask.engine.batched_tokens(part.sequences)
+    asked, settings = estimate.asked, estimate.decision.part.settings
+    flags: Json = {"--gpu-memory-utilization": settings.gpu_memory_utilization}
+    if settings.kv_cache_memory_bytes is not None:
+        flags["--kv-cache-memory-bytes"] = settings.kv_cache_memory_bytes
+    flags["--max-model-len"] = settings.max_model_len
+    flags["--max-num-seqs"] = settings.max_num_seqs
+    flags["--max-num-batched-tokens"] = settings.max_num_batched_tokens
     given = {"--dtype": asked.dtype, "--quantization": asked.quantization, "--kv-cache-dtype": asked.kv_cache_dtype}
     flags |= {flag: value for flag, value in given.items() if value is not None}
     return flags | ({"--enforce-eager": None} if asked.enforce_eager else {})
@@ -82,7 +81,7 @@ def _memory(part: Part) -> Json:
         "outside_budget_bytes": footprint.outside_bytes,
         "kv_cache_bytes": room.kv_cache_bytes,
         "kv_cache_tokens": room.kv_cache_tokens,
-        "needed_bytes": part.needed_bytes,
+        "needed_bytes": room.needed_bytes,
         "share_limit_bytes": part.cut.limit_bytes,
         "share_limit_held": part.cut.enforcement,
         "interval": {"low": round(between.low), "expected": round(between.expected), "high": round(between.high)},
@@ -94,17 +93,20 @@ def _decision(estimate: Estimate) -> Json:
     choice = estimate.decision.choice
     if not isinstance(choice, Choice):
         return {
-            "workload": _workload(estimate.ask.workload, assumed=estimate.assumed),
+            "workload": workload_figures(estimate.ask.load(1), assumed=estimate.assumed),
             "knee": None,
             "replicas_per_gpu": None,
             "binding": None,
             "carries_load": None,
+            "bounds_not_kept": _not_kept(choice) if isinstance(choice, BoundsNotKept) else None,
             "reasons": [estimate.why_nothing],
             "runner_up": None,
             "prediction": None,
         }
     return {
-        "workload": _workload(choice.workload, assumed=estimate.assumed),
+        "workload": workload_figures(
+            replace(choice.workload, in_flight=None) if grows(choice) else choice.workload, assumed=estimate.assumed
+        ),
         "knee": {
             "batch": choice.knee.batch,
             "binding": choice.knee.binding.value,
@@ -115,6 +117,7 @@ def _decision(estimate: Estimate) -> Json:
         "replicas_per_gpu": choice.replicas_per_gpu,
         "binding": choice.binding,
         "carries_load": choice.carries,
+        "bounds_not_kept": None,
         "reasons": list(choice.reasons),
         "runner_up": {
             "replicas_per_gpu": choice.runner_up.replicas_per_gpu,
@@ -122,29 +125,36 @@ def _decision(estimate: Estimate) -> Json:
             "throughput_tok_s": round(choice.runner_up.throughput_tok_s, 1),
             "reason": choice.runner_up.reason,
         },
-        "prediction": _prediction(choice.prediction),
+        "prediction": _prediction(choice.prediction, grows=grows(choice)),
     }
 
 
-def _workload(workload: Workload, *, assumed: bool) -> Json:
+def grows(choice: Choice) -> bool:
+    """Whether the queue grows without end: requests come faster than they are answered."""
+    return choice.workload.request_rate is not None and not choice.carries
+
+
+def answered(choice: Choice) -> Interval:
+    """Requests a second of the GPU."""
+    return choice.prediction.throughput_tok_s.scaled(1 / choice.workload.output_tokens)
+
+
+def _not_kept(found: BoundsNotKept) -> Json:
     return {
-        "in_flight": workload.in_flight,
-        "request_rate": workload.request_rate,
-        "input_tokens": workload.input_tokens,
-        "output_tokens": workload.output_tokens,
-        "prefix_hit_rate": workload.prefix_hit_rate,
-        "basis": "assumed" if assumed else "given",
+        "bound": found.bound,
+        "limit_ms": round(found.limit_s * MS, 3),
+        "at_one_sequence_ms": round(found.alone_s * MS, 3),
     }
 
 
-def _prediction(prediction: GpuPrediction) -> Json:
+def _prediction(prediction: GpuPrediction, *, grows: bool) -> Json:
     """Under the workload; the replicas are equal, so that one stands for all."""
     one = prediction.tenants[0]
     return {
         "throughput_tok_s": figure(prediction.throughput_tok_s),
         "itl_ms": figure(one.itl_s, scale=MS),
         "itl_p99_ms": figure(one.itl_p99_s, scale=MS),
-        "ttft_ms": figure(one.ttft_s, scale=MS),
+        "ttft_ms": None if grows else figure(one.ttft_s, scale=MS),  # such a queue has no mean wait
         "power_w": figure(prediction.power_w),
         "energy_j_per_token": figure(prediction.energy_j_per_token),
         "effective_batch": figure(exact(one.effective_batch)),
@@ -166,5 +176,7 @@ def _row(estimate: Estimate) -> Json:
         "replicas_per_gpu": known.replicas_per_gpu if known else None,
         "throughput_tok_s": figure(known.prediction.throughput_tok_s) if known else None,
         "energy_j_per_token": figure(known.prediction.energy_j_per_token) if known else None,
-        "reason": choice.reason if isinstance(choice, Unpredictable) else part.room.shortfall,
+        "carries_load": known.carries if known else None,
+        "requests_per_s": figure(answered(known)) if known else None,
+        "reason": None if known else estimate.why_nothing,
     }

@@ -11,15 +11,17 @@ from rich.text import Text
 
 from slmpack.cli.curve_picture import CurvePicture, PicturePoint, draw_curve
 from slmpack.cli.draw import UNICODE, glyphs_of
-from slmpack.cli.estimate import Estimate
-from slmpack.cli.estimate_json import engine_flags
+from slmpack.cli.estimate_json import answered, engine_flags, grows
+from slmpack.cli.estimated import Estimate
 from slmpack.cli.figures import MS, SHARING, between, figure, say, short_name, shown
-from slmpack.domain.choice import Choice
+from slmpack.domain.choice import BoundsNotKept, Choice
 from slmpack.domain.footprint import estimate_terms, explain_terms
+from slmpack.domain.part import Part
 from slmpack.domain.performance import predict
-from slmpack.domain.prediction import GpuPrediction
-from slmpack.domain.prospect import tenant_of
+from slmpack.domain.prediction import GpuPrediction, Sharing
 from slmpack.domain.quantity import GIB
+from slmpack.domain.sharing import MpsShare
+from slmpack.domain.wording import format_ms, format_number
 
 __all__ = ["picture_of", "print_estimate", "print_rows"]
 
@@ -42,6 +44,8 @@ def print_estimate(console: Console, estimate: Estimate) -> None:
     if isinstance(choice, Choice):
         console.print()
         _print_choice(console, estimate, choice)
+    elif isinstance(choice, BoundsNotKept):
+        say(console, estimate.why_nothing, indent=2, style="red")
     elif estimate.decision.part.fits:
         say(console, f"what pays cannot be told: {estimate.why_nothing}", indent=2, style="yellow")
 
@@ -56,7 +60,8 @@ def print_rows(console: Console, estimates: Sequence[Estimate]) -> None:
     say(console, f"{what} ({how})", style="bold")
     console.print()
     table = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=True)
-    for heading in ("GPU", "KV tok.", "knee", "replicas", "tok/s", "J/token", "shared by"):
+    carried = () if first.assumed else ("served",)
+    for heading in ("GPU", "KV tok", "knee", "repl.", "tok/s", "J/tok", *carried, "shared by"):
         table.add_column(heading, justify="left" if heading in {"GPU", "shared by"} else "right", no_wrap=True)
     whys: dict[str, list[str]] = {}
     for estimate in estimates:
@@ -75,7 +80,8 @@ def picture_of(estimate: Estimate) -> CurvePicture | None:
     if not isinstance(choice, Choice):
         return None
     held = max(1.0, part.room.kv_cache_tokens / estimate.ask.workload.live_tokens)
-    batches = sorted({batch for batch in BATCHES if batch <= held} | {choice.knee.batch})
+    most = min(held, part.settings.max_num_batched_tokens)  # vLLM runs no more sequences than tokens of a step
+    batches = sorted({batch for batch in BATCHES if batch <= most} | {choice.knee.batch})
     points = [point for batch in batches if (point := _point(estimate, choice, batch)) is not None]
     beside = "" if choice.replicas_per_gpu == 1 else f", {choice.replicas_per_gpu} running"
     workload = choice.workload
@@ -92,10 +98,8 @@ def picture_of(estimate: Estimate) -> CurvePicture | None:
 
 def _point(estimate: Estimate, choice: Choice, batch: int) -> PicturePoint | None:
     """One of the replicas with as many requests as it may run at a time."""
-    engine, part = estimate.ask.engine, estimate.decision.part
-    tenant = tenant_of(
-        engine, replace(part, sequences=batch), choice.workload, in_flight=batch, prefix_hit_rate=estimate.hit_rate
-    )
+    part = replace(estimate.decision.part, sequences=batch)
+    tenant = part.tenant(choice.workload, in_flight=batch, prefix_hit_rate=choice.prefix_hit_rate)
     found = predict((tenant,) * choice.replicas_per_gpu, part.cut.site, estimate.ask.constants)
     if not isinstance(found, GpuPrediction):
         return None
@@ -107,9 +111,14 @@ def _sentence(estimate: Estimate) -> str:
     """The answer in one sentence."""
     part, choice = estimate.decision.part, estimate.decision.choice
     where = f"{short_name(estimate.subject.name)} on one {part.cut.site.gpu.id}"
-    need = f"{part.needed_bytes / GIB:.1f} GiB"
+    need = f"{part.room.needed_bytes / GIB:.1f} GiB"
     if not part.fits:
         return f"{where}: does not fit; a replica needs {need} (estimate)"
+    if isinstance(choice, BoundsNotKept):
+        limit, alone = format_ms(choice.limit_s), format_ms(choice.alone_s)
+        return (
+            f"{where}: cannot keep the {choice.what} under {limit}; at one sequence at a time it is {alone} (estimate)"
+        )
     if not isinstance(choice, Choice):
         return f"{where}: fits, needs {need} (estimate); what pays cannot be told"
     count = choice.replicas_per_gpu
@@ -144,6 +153,7 @@ def _print_memory(console: Console, estimate: Estimate) -> None:
         spread = f"{low} to {high}" if low != high else ""
         table.add_row(f"    {row.label}", f"{_gib(row.planned_bytes)} GiB", spread, row.note)
     per_token = f"{room.kv_cache_tokens:,} tokens of {footprint.kv_bytes_per_token:,} B (exact)"
+    per_token = per_token if footprint.kv_bytes_per_token else "none: this model keeps none"
     table.add_row("    KV cache", f"{_gib(room.kv_cache_bytes)} GiB", "", per_token)
     asked = f"utilisation {room.gpu_memory_utilization:g}: vLLM's budget"
     table.add_row("    asked for", f"{_gib(room.requested_bytes)} GiB", "", asked, style="bold")
@@ -155,9 +165,18 @@ def _print_memory(console: Console, estimate: Estimate) -> None:
         say(console, f"warning: {warning}", indent=2, style="yellow")
     if room.shortfall is not None:
         say(console, room.shortfall, indent=2, style="red")
-    else:
+    elif not isinstance(estimate.decision.choice, BoundsNotKept):
         flags = (flag if value is None else f"{flag}={value}" for flag, value in engine_flags(estimate).items())
         say(console, f"flags: {' '.join(flags)}", indent=2)
+        _print_ceiling(console, part)
+
+
+def _print_ceiling(console: Console, part: Part) -> None:
+    """What is assumed of the multiprocessors under MPS, as `plan` assumes the device plugin's ceiling."""
+    share, site = part.cut.share, part.cut.site
+    if site.sharing is Sharing.MPS and isinstance(share, MpsShare) and share.replicas > 1 and site.sm_percent is None:
+        ceiling = f"--sm-percent {100 // share.replicas}"
+        say(console, f"no SM ceiling assumed; the device plugin sets 100 / replicas %: {ceiling}", indent=2)
 
 
 def _gib(size: float) -> str:
@@ -177,13 +196,17 @@ def _print_choice(console: Console, estimate: Estimate, choice: Choice) -> None:
         (figure(whole.power_w), "W"),
         (figure(whole.energy_j_per_token), "J/output token"),
     )
-    lines += [f"  {shown(found)} {unit} ({between(found)}, {found['basis']})" for found, unit in rows]
+    for found, unit in rows:
+        if grows(choice) and "TTFT" in unit:
+            lines.append("  TTFT grows without end")
+        else:
+            lines.append(f"  {shown(found)} {unit} ({between(found)}, {found['basis']})")
     lines.append("because:")
     lines += [f"  {reason}" for reason in choice.reasons]
     second = choice.runner_up
     count = "1 replica" if second.replicas_per_gpu == 1 else f"{second.replicas_per_gpu} replicas"
     lines.append(f"runner-up: {count} at batch {second.max_num_seqs}, {second.throughput_tok_s:,.0f} output tokens/s")
-    if second.reason not in choice.reasons:
+    if not any(second.reason in reason for reason in choice.reasons):
         lines.append(f"  {second.reason}")
     for line in lines:
         say(console, line, indent=4 if line.startswith(" ") else 2)
@@ -191,12 +214,14 @@ def _print_choice(console: Console, estimate: Estimate, choice: Choice) -> None:
 
 def _row(estimate: Estimate) -> tuple[str, ...]:
     part, choice = estimate.decision.part, estimate.decision.choice
-    gpu = part.cut.site.gpu.id
+    gpu, carried = part.cut.site.gpu.id, () if estimate.assumed else ("?",)
     if not part.fits:
-        return gpu, "-", "-", "-", "-", "-", "does not fit"
-    tokens = f"{part.room.kv_cache_tokens // 1000:,}k"
+        return gpu, "-", "-", "-", "-", "-", *("-" for _ in carried), "does not fit"
+    tokens = _tokens(part)
+    if isinstance(choice, BoundsNotKept):
+        return gpu, tokens, "-", "-", "-", "-", *("no" for _ in carried), f"{choice.what} not kept"
     if not isinstance(choice, Choice):
-        return gpu, tokens, "?", "?", "?", "?", "not known"
+        return gpu, tokens, "?", "?", "?", "?", *carried, "not known"
     prediction = choice.prediction
     return (
         gpu,
@@ -205,5 +230,21 @@ def _row(estimate: Estimate) -> tuple[str, ...]:
         str(choice.replicas_per_gpu),
         shown(figure(prediction.throughput_tok_s)),
         shown(figure(prediction.energy_j_per_token)),
+        *(_carried(choice) for _ in carried),
         _way(estimate),
     )
+
+
+def _tokens(part: Part) -> str:
+    """Of the KV cache, in thousands."""
+    tokens = part.room.kv_cache_tokens
+    if not part.footprint.kv_bytes_per_token:
+        return "none"
+    return f"{tokens // 1000:,}k" if tokens >= 1000 else str(tokens)
+
+
+def _carried(choice: Choice) -> str:
+    """Whether the load is; of a request rate that is not, how many requests a second are answered."""
+    if choice.carries:
+        return "yes"
+    return f"{format_number(answered(choice).expected)}/s" if grows(choice) else "no"

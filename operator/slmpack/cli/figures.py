@@ -10,8 +10,21 @@ from rich.console import Console
 from rich.text import Text
 
 from slmpack.domain.interval import Basis, Interval
+from slmpack.domain.workload import Workload
 
-__all__ = ["MS", "SHARING", "between", "exact", "figure", "say", "short_name", "shown", "weighted", "yes_no"]
+__all__ = [
+    "MS",
+    "SHARING",
+    "between",
+    "exact",
+    "figure",
+    "say",
+    "short_name",
+    "shown",
+    "weighted",
+    "workload_figures",
+    "yes_no",
+]
 
 Json = dict[str, Any]
 MS = 1000.0
@@ -38,6 +51,18 @@ def figure(interval: Interval, *, scale: float = 1.0) -> Json:
 def exact(value: float) -> Interval:
     """A modelled figure for which the model gives no spread."""
     return Interval.exactly(value, Basis.MODELLED)
+
+
+def workload_figures(workload: Workload, *, assumed: bool) -> Json:
+    """The JSON of a load, and whether somebody said so."""
+    return {
+        "in_flight": workload.in_flight,
+        "request_rate": workload.request_rate,
+        "input_tokens": workload.input_tokens,
+        "output_tokens": workload.output_tokens,
+        "prefix_hit_rate": workload.prefix_hit_rate,
+        "basis": "assumed" if assumed else "given",
+    }
 
 
 def yes_no(*, expected: bool, low: bool, high: bool, basis: str) -> Json:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import click
 import yaml
+from typing_extensions import override
 
 from slmpack.cli.question import LOADS, Asked
 from slmpack.cli.question_flags import Real, question_flags
@@ -59,13 +60,30 @@ def read_pack(path: Path, given: Asked) -> Pack:
     return Pack(asked=top, tenants=tenants)
 
 
+class _OnceLoader(yaml.SafeLoader):
+    """YAML in which a key that is there twice is an error: PyYAML would take the last one."""
+
+    @override
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    message = f"the key {key.value!r} is there twice; leave one of them out"
+                    raise yaml.constructor.ConstructorError(problem=message, problem_mark=key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _load(path: Path) -> object:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceLoader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise click.ClickException(f"--pack {path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise click.ClickException(f"--pack {path}: is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise click.ClickException(f"--pack {path}: is nested too deep; a pack has three levels") from error
 
 
 def _object(value: object, place: str) -> dict[str, object]:

@@ -6,12 +6,12 @@ from collections.abc import Collection
 from typing import Any
 
 from slmpack.cli.answer import Answer, answers
-from slmpack.domain.fit import Fit
+from slmpack.cli.figures import MS, figure
+from slmpack.domain.choice import Choice
 from slmpack.domain.footprint import Footprint
-from slmpack.domain.interval import Interval
-from slmpack.domain.performance import Unpredictable
-from slmpack.domain.plan import Block, ClusterPlan, GpuBar
+from slmpack.domain.plan import Block, ClusterPlan, GpuBar, UsedFit
 from slmpack.domain.snapshot import Key
+from slmpack.render.engine_args import plan_flags
 
 __all__ = ["plan_to_json"]
 
@@ -38,7 +38,7 @@ def _deployment(answer: Answer) -> Json:
         "max_model_len": plan.max_model_len,
         "replicas": {"wanted": answer.wanted, "placed": answer.placed, "unplaced": answer.unplaced},
         "per_gpu": plan.per_gpu,
-        "decision": None if plan.fit is None else decision_to_json(plan.fit),
+        "decisions": [_decision(used) for used in plan.fits],
         "reasons": [
             {"reason": problem.reason.value, "message": message, "count": count}
             for problem, message, count in answer.reasons
@@ -61,33 +61,33 @@ def _footprint(footprint: Footprint, *, kv_tokens: int) -> Json:
     }
 
 
-def decision_to_json(fit: Fit) -> Json | None:
-    """What pays on one GPU; None while the model is unknown."""
-    choice = fit.choice
-    if choice is None:
-        return None
-    if isinstance(choice, Unpredictable):
-        return {"replicas_per_gpu": None, "reasons": list(fit.reasons)}
-    gpu = choice.prediction
-    return {
+def _decision(used: UsedFit) -> Json:
+    """What pays on one GPU of a kind in use."""
+    fit = used.fit
+    found: Json = {
+        "product": used.product or None,
+        "share": used.share,
+        "engine_flags": plan_flags(fit.settings),
+        "carries_load": fit.carries,
+        "replicas_per_gpu": None,
+        "reasons": list(fit.reasons),
+    }
+    if not isinstance(fit.choice, Choice):
+        return found
+    choice, gpu = fit.choice, fit.choice.prediction
+    return found | {
         "replicas_per_gpu": choice.replicas_per_gpu,
         "max_num_seqs": choice.max_num_seqs,
         "limited_by": choice.binding,
         "in_flight": choice.workload.in_flight,
         "assumed": choice.assumed,
-        "throughput_tok_s": interval_to_json(gpu.throughput_tok_s),
-        "itl_ms": interval_to_json(gpu.tenants[0].itl_s.scaled(1000)),
-        "ttft_ms": interval_to_json(gpu.tenants[0].ttft_s.scaled(1000)),
-        "power_w": interval_to_json(gpu.power_w),
-        "energy_j_per_token": interval_to_json(gpu.energy_j_per_token),
-        "reasons": list(fit.reasons),
+        "throughput_tok_s": figure(gpu.throughput_tok_s),
+        "itl_ms": figure(gpu.tenants[0].itl_s, scale=MS),
+        "ttft_ms": figure(gpu.tenants[0].ttft_s, scale=MS),
+        "power_w": figure(gpu.power_w),
+        "energy_j_per_token": figure(gpu.energy_j_per_token),
         "runner_up": choice.runner_up.reason,
     }
-
-
-def interval_to_json(of: Interval) -> Json:
-    """The expected value with its interval."""
-    return {"value": of.expected, "low": of.low, "high": of.high, "basis": of.basis.value}
 
 
 def _gpu(bar: GpuBar) -> Json:

@@ -13,7 +13,19 @@ from rich.console import Console
 from rich.table import Table
 
 from slmpack.adapters.policy import load_policy
-from slmpack.cli.figures import MS, SHARING, between, exact, figure, say, short_name, shown, weighted, yes_no
+from slmpack.cli.figures import (
+    MS,
+    SHARING,
+    between,
+    exact,
+    figure,
+    say,
+    short_name,
+    shown,
+    weighted,
+    workload_figures,
+    yes_no,
+)
 from slmpack.cli.pack_file import read_pack
 from slmpack.cli.question import Asked
 from slmpack.cli.scenario import Group, Scenario, read_scenario
@@ -21,6 +33,7 @@ from slmpack.domain.interval import Basis, Interval
 from slmpack.domain.performance import Unpredictable
 from slmpack.domain.prediction import GpuPrediction, TenantPrediction
 from slmpack.domain.quantity import format_bytes
+from slmpack.domain.wording import format_number
 
 __all__ = ["FEASIBLE", "NOT_FEASIBLE", "answer_predict"]
 
@@ -90,7 +103,7 @@ Known = list[tuple[Group, TenantPrediction]]
 def _figures(scenario: Scenario, known: Known) -> Json:
     """Of the GPU: latencies are means over its requests, the tail is the worst replica's."""
     prediction = scenario.prediction
-    if not known or isinstance(prediction, Unpredictable):
+    if not known or not isinstance(prediction, GpuPrediction):
         return dict.fromkeys(FIGURES)
     by_token = [(group.replicas * own.throughput_tok_s.expected, own) for group, own in known]
     by_request = [
@@ -132,14 +145,7 @@ def _tenant(group: Group, own: TenantPrediction | None, *, steady: bool) -> Json
         "kv_cache_tokens": part.room.kv_cache_tokens,
         "max_num_seqs": part.sequences,
         "max_num_batched_tokens": engine.batched_tokens(part.sequences),
-        "workload": {
-            "in_flight": workload.in_flight,
-            "request_rate": workload.request_rate,
-            "input_tokens": workload.input_tokens,
-            "output_tokens": workload.output_tokens,
-            "prefix_hit_rate": workload.prefix_hit_rate,
-            "basis": "assumed" if group.assumed else "given",
-        },
+        "workload": workload_figures(workload, assumed=group.assumed),
         **figures,
     }
 
@@ -229,9 +235,9 @@ def _notes(scenario: Scenario) -> Iterator[str]:
             f" KV cache {part.room.kv_cache_tokens:,} tokens, max-num-seqs {part.sequences}"
         )
         load = (
-            f"{workload.request_rate:g} requests/s"
+            f"{format_number(workload.request_rate)} requests/s"
             if workload.request_rate is not None
-            else f"{workload.in_flight or 0:g} requests in flight"
+            else f"{format_number(workload.in_flight or 0)} requests in flight"
         )
         said = " (assumed: the knee; give --in-flight, --batch or --request-rate)" if group.assumed else ""
         yield f"  load: {load}{said}, {workload.input_tokens} tokens in, {workload.output_tokens} out"

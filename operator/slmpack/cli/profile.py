@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +16,11 @@ from rich.console import Console
 from slmpack.adapters.clock import SystemClock
 from slmpack.adapters.openai_endpoint import OpenAiEndpoint, ServedModel
 from slmpack.api.profile import PointDocument, ProfileDocument
-from slmpack.cli.profile_file import configmap_manifest, resume, save, with_point, with_verdict
+from slmpack.cli.profile_file import configmap_manifest, require_writable, resume, save, with_point, with_verdict
 from slmpack.cli.profile_load import Shape
 from slmpack.cli.profile_sweep import Limits, Sweep, SweepStoppedError, find_vocabulary, require_idle
-from slmpack.cli.profile_text import ProgressTeller, plan_lines, print_profile
+from slmpack.cli.profile_text import ProgressTeller, plan_lines, print_profile, untold_lines
+from slmpack.cli.question import find_gpu
 from slmpack.domain.knee import GRID
 from slmpack.domain.prediction import Sharing
 from slmpack.domain.profile import FEWEST_POINTS
@@ -73,6 +74,7 @@ class Outcome:
 
 def answer_profile(options: ProfileOptions) -> int:
     """Sweep, print, write; the exit code. Raises click.ClickException where nothing can be measured."""
+    options = replace(options, gpu=_gpu(options.gpu))
     run = ProfileRun(
         options, console=Console(stderr=True, highlight=False, emoji=False, markup=False), clock=SystemClock()
     )
@@ -116,14 +118,15 @@ class ProfileRun:
     async def play(self) -> Outcome | None:
         """Say what will be done and do it; None after a dry run. Raises SweepStoppedError and PortError."""
         options = self._options
-        token = os.environ.get("OPENAI_API_KEY") or None
-        async with OpenAiEndpoint(options.url, token=token, request_seconds=options.request_seconds) as endpoint:
+        async with OpenAiEndpoint(options.url, token=_token(), request_seconds=options.request_seconds) as endpoint:
             document = self._document = resume(await _describe(endpoint, options), options.out)
             kept = tuple(point.concurrency for point in document.points)
             self._grid = tuple(size for size in _wanted(document, options.concurrency) if size not in kept)
             lines = plan_lines(document, url=endpoint.url, grid=self._grid, kept=kept, max_seconds=options.max_seconds)
-            for line in lines:
+            for line in (*lines, *untold_lines(endpoint.untold), *_warnings(document, options)):
                 self._console.print(line, soft_wrap=True)
+            if self._grid and options.out is not None:
+                require_writable(document, options.out)
             if options.dry_run:
                 return None
             return self.outcome(stopped=await self._sweep(endpoint, document) if self._grid else None)
@@ -171,6 +174,32 @@ class ProfileRun:
         self._document = with_point(self._document or document, point, now=self._clock.now())
         if self._options.out is not None:
             save(self._document, self._options.out)
+
+
+def _token() -> str | None:
+    """The server's key. Raises SweepStoppedError, which does not show it, where no header can carry it."""
+    token = os.environ.get("OPENAI_API_KEY") or None
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise SweepStoppedError(
+            "OPENAI_API_KEY: has a line break or another character that no HTTP header can carry; set it to the key"
+            " alone, as printable ASCII"
+        )
+    return token
+
+
+def _gpu(text: str | None) -> str | None:
+    """As the planner compares it: a label stays, an id in any case becomes the catalogue's. Raises click.UsageError."""
+    if text is None:
+        return None
+    gpu = find_gpu(text)
+    return text if text in gpu.product_labels else gpu.id
+
+
+def _warnings(document: ProfileDocument, options: ProfileOptions) -> list[str]:
+    if options.configmap is None or document.gpu is not None:
+        return []
+    why = "a profile that does not say its GPU calibrates nothing; add --gpu, for example --gpu l4"
+    return [f"Warning: --configmap without --gpu: {why}."]
 
 
 async def _describe(endpoint: OpenAiEndpoint, options: ProfileOptions) -> ProfileDocument:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from datetime import datetime
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from slmpack.domain.knee import Knee
 from slmpack.domain.profile import judge
 from slmpack.render.names import PROFILE_LABEL
 
-__all__ = ["configmap_manifest", "resume", "save", "with_point", "with_verdict"]
+__all__ = ["configmap_manifest", "require_writable", "resume", "save", "with_point", "with_verdict"]
 
 SETTINGS = (
     "model",
@@ -41,6 +42,8 @@ SETTINGS = (
     "min_seconds",
 )
 """What must be the same for points to stand in one file."""
+LARGEST_BYTES = 1024 * 1024
+"""Of a file that is read: a profile has a few thousand."""
 
 
 def resume(fresh: ProfileDocument, path: Path | None) -> ProfileDocument:
@@ -48,12 +51,13 @@ def resume(fresh: ProfileDocument, path: Path | None) -> ProfileDocument:
 
     Raises click.ClickException if the file is no profile, or one that was measured otherwise: it is never overwritten.
     """
-    if path is None or not path.exists():
-        return fresh
     try:
-        found = read_document(path.read_text(encoding="utf-8"))
+        text = None if path is None else _text(path)
     except (OSError, ValueError) as error:
         raise click.ClickException(f"--out {path}: cannot be read: {error}") from error
+    if text is None:
+        return fresh
+    found = read_document(text)
     if not isinstance(found, ProfileDocument):
         wrong = "; ".join(found)
         raise click.ClickException(f"--out {path}: is there and is no profile ({wrong}); choose another file")
@@ -64,6 +68,24 @@ def resume(fresh: ProfileDocument, path: Path | None) -> ProfileDocument:
             raise click.ClickException(f"--out {path}: {differs}; use the same settings, or choose another file")
     kept = tuple(point for point in found.points if not any(spoilt.fault.transient for spoilt in point.faults))
     return found.model_copy(update={"points": kept, "knee": None, "refusal": None})
+
+
+def _text(path: Path) -> str | None:
+    """What is in a regular file; None where there is none. A device or a pipe could be read without end."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError as error:
+        raise click.ClickException(f"--out {path}: cannot be written: {error}; choose another path") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise click.ClickException(f"--out {path}: is there and is no regular file; choose another path")
+    with path.open("rb") as file:
+        content = file.read(LARGEST_BYTES + 1)
+    if len(content) > LARGEST_BYTES:
+        message = f"--out {path}: has more than {LARGEST_BYTES} bytes, so it is no profile; choose another file"
+        raise click.ClickException(message)
+    return content.decode()
 
 
 def with_point(document: ProfileDocument, point: PointDocument, *, now: datetime) -> ProfileDocument:
@@ -89,13 +111,27 @@ def with_verdict(document: ProfileDocument) -> ProfileDocument:
     return document.model_copy(update={"knee": None, "refusal": refusal})
 
 
+def require_writable(document: ProfileDocument, path: Path) -> None:
+    """Write beside the file what will be in it, and remove it again. Raises click.ClickException."""
+    _write(document, path, keep=False)
+
+
 def save(document: ProfileDocument, path: Path) -> None:
     """Write the file in one step: what was there stays whole if this fails. Raises click.ClickException."""
-    fresh = path.with_name(f".{path.name}.new")
+    _write(document, path, keep=True)
+
+
+def _write(document: ProfileDocument, path: Path, *, keep: bool) -> None:
     try:
-        fresh.write_text(write_document(document), encoding="utf-8")
-        fresh.replace(path)
-    except OSError as error:
+        fresh = path.with_name(f".{path.name}.new")
+        fresh.unlink(missing_ok=True)  # of a run that was killed
+        with fresh.open("x", encoding="utf-8") as file:
+            file.write(write_document(document))
+        if keep:
+            fresh.replace(path)
+        else:
+            fresh.unlink()
+    except (OSError, ValueError) as error:
         raise click.ClickException(f"--out {path}: cannot be written: {error}") from error
 
 

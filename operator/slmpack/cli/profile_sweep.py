@@ -95,7 +95,7 @@ class Sweep:
                 await load.warm.wait()
                 watch = ClientWatch()
                 tasks.append(group.create_task(watch.probe()))
-                sightings = await self._look_on(load)
+                sightings, missed = await self._look_on(load)
                 busy, lag = watch.busy, watch.lag_s
                 for task in tasks:
                     task.cancel()
@@ -112,6 +112,7 @@ class Sweep:
             max_num_seqs=self.max_num_seqs,
             before=before,
             sightings=sightings,
+            missed=missed,
             itl_s=sum(itls) / len(itls),
             client_busy=busy,
             client_lag_s=lag,
@@ -120,9 +121,10 @@ class Sweep:
         )
         return _point(load, evidence, itls=itls, policy=self.limits.faults)
 
-    async def _look_on(self, load: Load) -> tuple[Sighting, ...]:
-        """The engine's metrics from the end of the warm-up to the end of the last repeat, both included."""
+    async def _look_on(self, load: Load) -> tuple[tuple[Sighting, ...], int]:
+        """The engine's metrics from the end of the warm-up to the end of the last repeat, and how many looks failed."""
         found: list[Sighting] = []
+        missed = 0
         while True:
             last = load.done.is_set()
             try:
@@ -130,14 +132,16 @@ class Sweep:
             except PortError as error:
                 load.give_up(str(error))
                 break
-            if engine is not None:
+            if engine is None:
+                missed += 1
+            else:
                 found.append(Sighting(engine=engine, received_tokens=load.received))
             if last:
                 break
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.limits.poll_seconds):
                     await load.done.wait()
-        return tuple(found)
+        return tuple(found), missed
 
 
 async def require_idle(endpoint: OpenAiEndpoint) -> None:

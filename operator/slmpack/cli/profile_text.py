@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from rich.console import Console
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from slmpack.api.profile import PointDocument, ProfileDocument
 
-__all__ = ["ProgressTeller", "plan_lines", "print_profile"]
+__all__ = ["ProgressTeller", "plan_lines", "print_profile", "untold_lines"]
 
 HEADS = (
     "in\nflight",
@@ -26,6 +26,12 @@ HEADS = (
     "run-\nning",
     "pre-\nempt.",
 )
+
+UNTOLD = {
+    "/version": "the engine's version stays unknown",
+    "/metrics": "the size of the KV cache stays unknown, and a point that is measured like this is spoilt (Unseen)",
+}
+"""What follows where a path does not tell what it should."""
 
 
 class ProgressTeller:
@@ -82,6 +88,11 @@ def plan_lines(
     else:
         lines.append("Nothing is left to measure.")
     return lines
+
+
+def untold_lines(untold: Mapping[str, str]) -> list[str]:
+    """What the server did not tell, by path, and what follows from that."""
+    return [f"{why}: {UNTOLD[path]}." for path, why in untold.items()]
 
 
 def print_profile(console: Console, document: ProfileDocument) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 import click
 
 from slmpack.adapters.tables import bundled_config, load_gpu_catalogue
-from slmpack.domain.engine import DEFAULT_IMAGE, EngineVersion, kv_element_bytes, parse_engine_version, parse_version
+from slmpack.domain.cut import CannotCut
+from slmpack.domain.engine import DEFAULT_IMAGE, EngineVersion, parse_engine_version, parse_version
 from slmpack.domain.gpu import GpuModel
 from slmpack.domain.model import ModelProfile, UnknownLayout, parse_model_config
 from slmpack.domain.prediction import Sharing
-from slmpack.domain.prospect import Engine
+from slmpack.domain.serving import Engine
+from slmpack.domain.sizing import make_engine
 from slmpack.domain.snapshot import Policy
-from slmpack.domain.whatif import CannotCut
 from slmpack.domain.workload import DEFAULT_INPUT_TOKENS, DEFAULT_OUTPUT_TOKENS, Bounds, Objective, Workload
 
 __all__ = ["LOADS", "Asked", "Subject", "cannot_cut", "find_gpu", "read_subject"]
@@ -180,6 +181,9 @@ def read_config_file(path: Path) -> Mapping[str, object]:
     except OSError as error:
         message = f"{found} cannot be read: {error.strerror}; name a model's config.json"
         raise click.BadParameter(message, param_hint="--config") from error
+    except RecursionError as error:
+        message = f"{found} is nested too deeply; name a model's config.json"
+        raise click.BadParameter(message, param_hint="--config") from error
     except ValueError as error:
         raise click.BadParameter(f"{found} is not JSON: {error}", param_hint="--config") from error
     if not isinstance(config, dict):
@@ -213,13 +217,14 @@ def _engine(asked: Asked, model: ModelProfile, version: EngineVersion, policy: P
     if tokens is not None and sequences is not None and sequences > tokens:
         message = f"{tokens} is less than --max-num-seqs {sequences}; at least that many are needed"
         raise click.BadParameter(message, param_hint="--max-num-batched-tokens")
-    return Engine(
-        model=model,
-        runtime=policy.engines.runtime_for(version),
+    return make_engine(
+        model,
+        version,
+        policy,
         max_model_len=length,
         max_num_seqs=sequences,
-        max_num_batched_tokens=tokens or policy.max_num_batched_tokens,
-        kv_element_bytes=_kv_element_bytes(asked, model, policy),
+        max_num_batched_tokens=tokens,
+        kv_cache_dtype=_kv_cache_dtype(asked, policy),
         enforce_eager=asked.enforce_eager,
         gpu_memory_utilization=asked.gpu_memory_utilization,
         cpu_cores=asked.cpu_cores or DEFAULT_CPU_CORES,
@@ -243,12 +248,12 @@ def _length(asked: Asked, model: ModelProfile, policy: Policy) -> int:
     return length
 
 
-def _kv_element_bytes(asked: Asked, model: ModelProfile, policy: Policy) -> int:
+def _kv_cache_dtype(asked: Asked, policy: Policy) -> str | None:
     flag = policy.engines.flag("--kv-cache-dtype")
     if asked.kv_cache_dtype is not None and flag is not None and asked.kv_cache_dtype not in flag.values:
         message = f"{asked.kv_cache_dtype!r} is not modelled; use one of {', '.join(flag.values)}"
         raise click.BadParameter(message, param_hint="--kv-cache-dtype")
-    return kv_element_bytes(asked.kv_cache_dtype, model_dtype_bytes=model.dtype_bytes)
+    return asked.kv_cache_dtype
 
 
 def _flag(name: str) -> str:

@@ -20,9 +20,9 @@ def _exit_codes(*codes: str) -> str:
 
 @click.command(
     epilog=_exit_codes(
-        "0  a replica fits (with --all-gpus: on one of them)",
+        "0  a replica fits and keeps the bounds (with --all-gpus: on one of them)",
         "1  an error: a flag, a file or a model's config cannot be used",
-        "2  no replica fits",
+        "2  no replica fits, or no batch keeps the bounds",
     )
 )
 @question_flags

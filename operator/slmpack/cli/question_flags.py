@@ -32,7 +32,9 @@ class Whole(click.ParamType[int]):
         digits = text.removeprefix("-").removeprefix("+")
         if digits.isascii() and digits.isdigit() and len(digits) <= 12 and self.least <= int(text) <= self.most:
             return int(text)
-        span = f"{self.least} or more" if self.most == LARGEST else f"from {self.least} to {self.most}"
+        too_large = digits.isdigit() and len(digits) >= len(str(LARGEST))
+        bounded = self.most < LARGEST or too_large
+        span = f"from {self.least} to {self.most:,}" if bounded else f"{self.least} or more"
         message = f"{value!r}: a whole number {_of(span)} is needed; write for example {self.example}"
         raise click.BadParameter(message, ctx=ctx, param=param)
 
@@ -56,8 +58,8 @@ class Real(click.ParamType[float]):
         if enough and number <= self.most:
             return number
         span = f"{self.above:g} or more" if self.closed else f"more than {self.above:g}"
-        if self.most < LARGEST:
-            span += f" and at most {self.most:g}" if self.closed else f", at most {self.most:g}"
+        if self.most < LARGEST or number > self.most:
+            span += f" and at most {self.most:,.10g}" if self.closed else f", at most {self.most:,.10g}"
         message = f"{value!r}: a number {_of(span)} is needed; write for example {self.example:g}"
         raise click.BadParameter(message, ctx=ctx, param=param)
 
@@ -173,16 +175,16 @@ _FLAGS: tuple[Callable[[Any], Any], ...] = (
     _flag(
         "--max-model-len",
         "max_model_len",
-        type=Whole(1, example=8192),
+        type=Whole(2, example=8192),
         metavar="TOKENS",
-        help="Tokens that a request may have. Default: the model's, at most 8192.",
+        help="Tokens that a request may have, in and out. Default: the model's, at most 8192.",
     ),
     _flag(
         "--max-num-seqs",
         "max_num_seqs",
         type=Whole(1, example=128),
         metavar="N",
-        help="Sequences that run at a time in a replica. Default: the operator's.",
+        help="Sequences that run at a time in a replica. Default: the operator's; predict --batch: all that fit.",
     ),
     _flag(
         "--max-num-batched-tokens",

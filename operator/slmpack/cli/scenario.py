@@ -8,17 +8,18 @@ from typing import TypeVar
 
 import click
 
+from slmpack.cli.operated import as_operated
 from slmpack.cli.pack_file import Pack
 from slmpack.cli.question import Asked, Subject, cannot_cut, find_gpu, read_subject
 from slmpack.domain.curve import CurvePoint
+from slmpack.domain.cut import CannotCut, Cut, cut_gpu, cut_unequally
 from slmpack.domain.knee import Knee, KneePolicy, find_knee
 from slmpack.domain.open_loop import settle
+from slmpack.domain.part import Part, largest_part, own_hit_rate
 from slmpack.domain.performance import Unpredictable, predict, rates
 from slmpack.domain.performance_table import EngineConstants
 from slmpack.domain.prediction import GpuPrediction, Sharing, Site, Tenant
-from slmpack.domain.prospect import Part, largest_part, own_hit_rate, tenant_of
 from slmpack.domain.snapshot import Policy
-from slmpack.domain.whatif import CannotCut, Cut, cut_gpu, cut_unequally
 from slmpack.domain.workload import Bounds, Workload
 
 __all__ = ["Group", "Scenario", "read_scenario"]
@@ -49,8 +50,8 @@ class Scenario:
     site: Site
     groups: tuple[Group, ...]
     bounds: Bounds
-    prediction: GpuPrediction | Unpredictable
-    """Its tenants are the groups' replicas, group by group."""
+    prediction: GpuPrediction | Unpredictable | None
+    """Its tenants are the groups' replicas, group by group; None where not all of them fit."""
     steady: bool
     """False: requests come faster than they are answered."""
 
@@ -72,7 +73,7 @@ def read_scenario(asked: Asked, pack: Pack | None, policy: Policy) -> Scenario:
     counts = [entry.replicas or 1 for entry, _ in entries]
     cut = _cut(top, replicas=sum(counts))
     limits = [limit for (_, limit), count in zip(entries, counts, strict=True) for _ in range(count)]
-    parts = _named(cut_unequally(cut, limits)) if any(limits) else (cut,) * len(limits)
+    parts = _named(cut_unequally(cut, limits)) if any(limit is not None for limit in limits) else (cut,) * len(limits)
     subjects = [read_subject(entry, policy) for entry, _ in entries]
     if len({subject.version for subject in subjects}) > 1:
         raise click.UsageError("the replicas of one GPU run one --engine-version; write it once, for all of them")
@@ -106,10 +107,12 @@ def _group(  # noqa: PLR0913, PLR0917 - one engine's question, its part, and wha
 ) -> Group:
     asked.check()
     workload = asked.workload(subject.engine, replicas=replicas)
-    grid = policy.choice.knee.grid
-    part = largest_part(subject.engine, cut, grid=grid, live_tokens=workload.live_tokens, policy=policy)
+    subject = as_operated(asked, subject, replace(cut, replicas=replicas), workload, policy)
+    engine, live = subject.engine, workload.live_tokens
+    # here the load is a fact, not a plan: an engine starts where its KV cache holds one request of max_model_len
+    part = largest_part(engine, cut, live_tokens=live, kv_tokens=engine.max_model_len, policy=policy)
     assumed = workload.assumed
-    hits = own_hit_rate(subject.engine, part, workload, policy=policy)
+    hits = own_hit_rate(part, workload, policy=policy)
     group = Group(subject=subject, replicas=replicas, part=part, workload=workload, assumed=assumed, hit_rate=hits)
     if not assumed:
         return group
@@ -134,12 +137,13 @@ def _knee(group: Group, bounds: Bounds, constants: EngineConstants, rule: KneePo
 
 
 def _tenant(group: Group, *, in_flight: float) -> Tenant:
-    return tenant_of(
-        group.subject.engine, group.part, group.workload, in_flight=in_flight, prefix_hit_rate=group.hit_rate
-    )
+    return group.part.tenant(group.workload, in_flight=in_flight, prefix_hit_rate=group.hit_rate)
 
 
 def _predict(site: Site, groups: Sequence[Group], bounds: Bounds, constants: EngineConstants) -> Scenario:
+    scenario = Scenario(site=site, groups=tuple(groups), bounds=bounds, prediction=None, steady=False)
+    if not scenario.fits:
+        return scenario
     tenants: list[Tenant] = []
     arrivals: list[float | None] = []
     for group in groups:
@@ -148,9 +152,6 @@ def _predict(site: Site, groups: Sequence[Group], bounds: Bounds, constants: Eng
         tenants += [_tenant(group, in_flight=share)] * group.replicas
         arrivals += [None if rate is None else rate / group.replicas] * group.replicas
     settled = settle(tenants, arrivals, site, constants)
-    found: GpuPrediction | Unpredictable
     if isinstance(settled, Unpredictable):
-        found, steady = settled, False
-    else:
-        found, steady = predict(settled.tenants, site, constants), settled.steady
-    return Scenario(site=site, groups=tuple(groups), bounds=bounds, prediction=found, steady=steady)
+        return replace(scenario, prediction=settled)
+    return replace(scenario, prediction=predict(settled.tenants, site, constants), steady=settled.steady)

@@ -15,11 +15,12 @@ from slmpack.cli.world import World
 from slmpack.domain.choice import Choice
 from slmpack.domain.footprint import explain
 from slmpack.domain.interval import describe_interval
-from slmpack.domain.plan import ClusterPlan, CreatePod, GpuBar
+from slmpack.domain.plan import ClusterPlan, CreatePod, GpuBar, UsedFit
 from slmpack.domain.quantity import GIB, format_bytes
 from slmpack.domain.reasons import Reason
 from slmpack.domain.sharing import describe_share, limit_bytes
-from slmpack.domain.snapshot import Demand, Key
+from slmpack.domain.snapshot import Demand, Key, ModelUnknown
+from slmpack.render.engine_args import plan_flags
 
 __all__ = ["print_plan"]
 
@@ -53,8 +54,11 @@ def _print_answer(console: Console, answer: Answer, *, sources: Mapping[Key, str
         title.append("  rejected", style="red")
     console.print(title)
     _print_footprint(console, answer, source=sources.get(view.key))
-    for line in (*_offers(answer), *_decision(answer)):
+    for line in _offers(answer):
         console.print(_indented(line))
+    if answer.placed:
+        for used in answer.plan.fits:
+            _print_decision(console, used)
     console.print()
 
 
@@ -79,6 +83,14 @@ def _print_footprint(console: Console, answer: Answer, *, source: str | None) ->
     note = "the least that a share must hold" if plan.fit is None else f"with {plan.fit.need.max_num_seqs} sequences"
     table.add_row("    needed", _gib(plan.needed_bytes), note, style="bold")
     console.print(table)
+    if isinstance(demand, Demand) and not isinstance(demand.model, ModelUnknown) and demand.model.weights_note:
+        console.print(
+            Padding(Text(f"warning: {demand.model.weights_note}", style="yellow"), (0, 0, 0, 4), expand=False)
+        )
+
+
+def _warn(console: Console, what: str) -> None:
+    console.print(Padding(Text(f"warning: {what}", style="yellow"), (0, 0, 0, 2), expand=False))
 
 
 def _indented(line: str) -> Padding:
@@ -96,8 +108,7 @@ def _offers(answer: Answer) -> list[str]:
     shares: dict[str, list[str]] = {}
     for placement in placements:
         share = placement.share
-        text = f"{describe_share(share)}: offers {_gib(limit_bytes(share))} of the {_gib(plan.needed_bytes)} needed"
-        shares.setdefault(text.replace(" of the ", " for the "), []).append(placement.node)
+        shares.setdefault(f"{describe_share(share)} of {_gib(limit_bytes(share))}", []).append(placement.node)
     lines = [f"{len(nodes)} x {text}, on {_names(nodes)}" for text, nodes in shares.items()]
     running: dict[str, list[str]] = {}
     for state in plan.states:
@@ -109,22 +120,31 @@ def _offers(answer: Answer) -> list[str]:
     return lines
 
 
-def _decision(answer: Answer) -> list[str]:
-    """What pays on the GPU in use, by prediction, and why."""
-    fit = answer.plan.fit
-    if fit is None or not answer.placed:
-        return []
-    lines = [f"  {reason}" for reason in fit.reasons]
+def _print_decision(console: Console, used: UsedFit) -> None:
+    """What pays on a GPU of a kind in use, by prediction, and why."""
+    fit = used.fit
+    flags = " ".join(f"{flag}={value}" for flag, value in plan_flags(fit.settings).items())
+    console.print(_indented(f"on {used.product}, {used.share}: {flags}"))
     if isinstance(fit.choice, Choice):
-        gpu = fit.choice.prediction
-        figures = (
-            describe_interval(gpu.throughput_tok_s, unit="tokens/s"),
-            f"ITL {describe_interval(gpu.tenants[0].itl_s.scaled(1000), unit='ms')}",
-            describe_interval(gpu.power_w, unit="W"),
+        console.print(_indented(f"predicted for one GPU with {_replicas(fit.choice)}: {_figures(fit.choice)}"))
+    if fit.carries is False:
+        warning = Text(
+            "warning: the load is more than the GPU answers within the bounds, by prediction", style="yellow"
         )
-        basis = gpu.throughput_tok_s.basis.value
-        lines.insert(0, f"predicted for one GPU with {_replicas(fit.choice)} ({basis}): {', '.join(figures)}")
-    return lines
+        console.print(Padding(warning, (0, 0, 0, 2), expand=False))
+    for reason in fit.reasons:
+        console.print(_indented(f"  {reason}"))
+
+
+def _figures(choice: Choice) -> str:
+    gpu = choice.prediction
+    return ", ".join(
+        (
+            f"{describe_interval(gpu.throughput_tok_s, unit='tokens/s')} {gpu.throughput_tok_s.basis.value}",
+            f"ITL {describe_interval(gpu.tenants[0].itl_s.scaled(1000), unit='ms')}",
+            f"{describe_interval(gpu.power_w, unit='W')} {gpu.power_w.basis.value}",
+        )
+    )
 
 
 def _replicas(choice: Choice) -> str:

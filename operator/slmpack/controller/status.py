@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from slmpack.api.status import (
+    DECISIONS_MAX,
     PLACEMENTS_MAX,
     REASONS_MAX,
     UNPLACED_MAX,
@@ -18,8 +19,8 @@ from slmpack.api.status import (
 from slmpack.domain.choice import Choice
 from slmpack.domain.conditions import Verdict
 from slmpack.domain.interval import describe_interval
-from slmpack.domain.plan import ClusterPlan, DeploymentPlan
-from slmpack.domain.snapshot import Key
+from slmpack.domain.plan import ClusterPlan, DeploymentPlan, UsedFit
+from slmpack.domain.snapshot import Key, ModelUnknown, Rejected
 from slmpack.render.names import selector_string
 
 __all__ = ["clip", "products_of", "status_of"]
@@ -48,7 +49,7 @@ def status_of(part: DeploymentPlan, verdict: Verdict, *, product: str | None) ->
         reason=verdict.reason.value,
         max_model_len=part.max_model_len,
         footprint=_footprint(part),
-        decision=_decision(part),
+        decisions=tuple(filter(None, map(_decision, part.fits[:DECISIONS_MAX]))),
         placements=_placements(part),
         unplaced=tuple(
             UnplacedStatus(
@@ -74,16 +75,19 @@ def status_of(part: DeploymentPlan, verdict: Verdict, *, product: str | None) ->
     return {key: value for key, value in found.items() if value not in ([], {})}
 
 
-def _decision(part: DeploymentPlan) -> DecisionStatus | None:
-    """What pays on the GPU in use, or why nothing can be said of it."""
-    fit = part.fit
-    if fit is None or fit.choice is None:
+def _decision(used: UsedFit) -> DecisionStatus | None:
+    """What pays on a GPU in use, or why nothing can be said of it."""
+    fit = used.fit
+    where = {"gpu": clip(used.product, SHORT), "share": used.share}
+    if fit.choice is None:
         return None
     if not isinstance(fit.choice, Choice):
-        return DecisionStatus(reasons=(clip(fit.choice.reason, REASON),))
+        return DecisionStatus(**where, reasons=tuple(clip(reason, REASON) for reason in fit.reasons[:REASONS_MAX]))
     choice, gpu = fit.choice, fit.choice.prediction
     one = gpu.tenants[0]
     return DecisionStatus(
+        **where,
+        carries_load=choice.carries,
         replicas_per_gpu=choice.replicas_per_gpu,
         max_num_seqs=choice.max_num_seqs,
         limited_by=choice.binding,
@@ -128,7 +132,15 @@ def _footprint(part: DeploymentPlan) -> FootprintStatus | None:
         margin_bytes=of.margin_bytes,
         total_bytes=of.total_bytes(part.kv_tokens),
         basis=of.basis,
+        warning=_weights_note(part),
     )
+
+
+def _weights_note(part: DeploymentPlan) -> str | None:
+    demand = part.deployment.demand
+    if isinstance(demand, Rejected) or isinstance(demand.model, ModelUnknown):
+        return None
+    return clip(demand.model.weights_note, REASON) if demand.model.weights_note else None
 
 
 def _placements(part: DeploymentPlan) -> tuple[PlacementStatus, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from slmpack.domain.board import Board, Candidate, Want
 from slmpack.domain.case import Case, World
+from slmpack.domain.choice import Choice
 from slmpack.domain.inventory import where
 from slmpack.domain.packing import Packed, candidates_for, unhindered
 from slmpack.domain.plan import (
@@ -18,9 +19,11 @@ from slmpack.domain.plan import (
     ReplicaState,
     RolloutState,
     Unplaced,
+    UsedFit,
 )
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.rollout import start_problem
+from slmpack.domain.sharing import describe_share
 from slmpack.domain.sizing import need_bytes
 from slmpack.domain.snapshot import Demand, PodView
 
@@ -42,8 +45,9 @@ def account_for(case: Case, decided: Decided, world: World) -> DeploymentPlan:
     """Everything about one SLMDeployment, in one value."""
     creates, unplaced = decided.creates, decided.unplaced
     book = case.book
-    used = _candidate(case, creates)
-    need = used.fit.need if used else case.need
+    used = [c for c in (case.room.candidates if case.room else ()) if _in_use(c, case, creates)]
+    fits = _fits(used or (case.room.candidates[:1] if case.room else ()), world)
+    need = fits[0].fit.need if fits else case.need
     surging, rolling = book is not None and book.surge, book is not None and book.rolling
     leaving = [pod.key.name for pod in case.pods if not pod.finished and (pod.deleting or pod.ended)]
     grouped = () if surging else _group(unplaced[len(leaving) :])
@@ -56,8 +60,8 @@ def account_for(case: Case, decided: Decided, world: World) -> DeploymentPlan:
         max_model_len=need.max_model_len if need else None,
         kv_tokens=need.kv_tokens if need else 0,
         needed_bytes=need_bytes(need) if need else 0,
-        per_gpu=_per_gpu(used) if used and _in_use(used, case, creates) else 0,
-        fit=used.fit if used else None,
+        per_gpu=_per_gpu(used[0]) if used else 0,
+        fits=fits,
         states=tuple(_state(pod, case, world) for pod in case.pods),
         creates=creates,
         waiting=decided.waiting,
@@ -101,10 +105,14 @@ def _rollout(case: Case, *, blocked: Sequence[Packed]) -> RolloutState:
     return RolloutState(problem=Problem(reason=Reason.ROLLOUT_BLOCKED, message=why), updated=state.updated)
 
 
-def _candidate(case: Case, creates: Sequence[CreatePod]) -> Candidate | None:
-    """The offer in use; without one the first that suits."""
-    candidates = case.room.candidates if case.room else ()
-    return next((c for c in candidates if _in_use(c, case, creates)), next(iter(candidates), None))
+def _fits(candidates: Sequence[Candidate], world: World) -> tuple[UsedFit, ...]:
+    """One for each kind of GPU and share."""
+    products = {node.name: node.product for node in world.nodes}
+    found: dict[tuple[str, str], UsedFit] = {}
+    for candidate in candidates:
+        product, share = products[candidate.node], describe_share(candidate.offer.share)
+        found.setdefault((product, share), UsedFit(product=product, share=share, fit=candidate.fit))
+    return tuple(found.values())
 
 
 def _in_use(candidate: Candidate, case: Case, creates: Sequence[CreatePod]) -> bool:
@@ -115,9 +123,11 @@ def _in_use(candidate: Candidate, case: Case, creates: Sequence[CreatePod]) -> b
 
 
 def _per_gpu(candidate: Candidate) -> int:
-    """Replicas of this deployment that one GPU of the offer carries."""
-    units = candidate.offer.per_gpu
-    return units if candidate.cap is None else min(units, candidate.cap.replicas // candidate.offer.gpus)
+    """Replicas of this deployment that fit and pay on one GPU of the offer."""
+    units, choice = candidate.offer.per_gpu, candidate.fit.choice
+    if candidate.cap is not None:
+        return min(units, candidate.cap.replicas // candidate.offer.gpus)
+    return choice.replicas_per_gpu if isinstance(choice, Choice) else units
 
 
 def _never(want: Want, demand: Demand, world: World) -> bool:

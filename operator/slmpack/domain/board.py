@@ -220,19 +220,19 @@ class Board:
             return False
         return self._count.get((want.deployment, candidate.node), 0) >= cap.replicas
 
-    def _preference(self, want: Want, candidate: Candidate) -> tuple[bool, int, int, str, str]:
-        """What holds the knee's batch, GPUs that it opens (as if shares fill up GPU by GPU), size, name.
+    def _preference(self, want: Want, candidate: Candidate) -> tuple[bool, int, float, str, str]:
+        """What suffices, GPUs that it opens (as if shares fill up GPU by GPU), size, name.
 
-        The fewest GPUs opened come first, for a want apart the most. Of shares that do not hold the knee's batch the largest comes first.
+        The fewest GPUs opened come first, for a want apart the most. Of shares that do not suffice the fastest comes
+        first.
         """
-        offer = candidate.offer
-        per_gpu = offer.per_gpu
+        offer, fit = candidate.offer, candidate.fit
         used = offer.units - self._free[candidate.node][offer.resource]
-        opened = -(-(used + 1) // per_gpu) - -(-used // per_gpu)
+        opened = -(-(used + 1) // offer.per_gpu) - -(-used // offer.per_gpu)
         if offer.gpus == 1 and self._in_use[candidate.node]:
             opened = 0  # another slice of the same GPU is taken already
-        small, size = candidate.fit.short_of_kv, limit_bytes(offer.share)
-        return small, -opened if want.apart else opened, -size if small else size, candidate.node, offer.resource
+        size = float(limit_bytes(offer.share)) if fit.sufficient else -fit.each_tok_s
+        return not fit.sufficient, -opened if want.apart else opened, size, candidate.node, offer.resource
 
     def _put(self, want: Want, candidate: Candidate) -> None:
         self._wants[candidate.node][want.id] = want

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Calibration", "MeasuredPoint", "solve_calibration"]
+__all__ = ["FACTOR_RANGE", "Calibration", "MeasuredPoint", "solve_calibration"]
 
-_FACTOR_RANGE = (0.3, 3.0)
+FACTOR_RANGE = (0.3, 3.0)
 """Beyond, the profile is of another model, GPU or engine, or spoilt; the factor stops here."""
 _APART = 1.05
 """Modelled iteration times closer than this say nothing about a slope: runs differ by 0.5 to 2.6 %."""
@@ -47,7 +47,7 @@ def solve_calibration(modelled_s: tuple[float, ...], measured_s: tuple[float, ..
     total = sum(weights)
     mean_model = sum(w * t for w, t in zip(weights, modelled_s, strict=True)) / total
     mean_measured = sum(w * t for w, t in zip(weights, measured_s, strict=True)) / total
-    low, high = _FACTOR_RANGE
+    low, high = FACTOR_RANGE
     if max(modelled_s) < _APART * min(modelled_s):
         factor = min(high, max(low, mean_measured / mean_model))
         return Calibration(step_s=0.0, factor=factor, points=len(measured_s))

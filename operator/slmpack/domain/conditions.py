@@ -42,6 +42,7 @@ _PERMANENT = frozenset(
         Reason.MODEL_GATED,
         Reason.MODEL_NOT_FOUND,
         Reason.MODEL_LEN_TOO_LONG,
+        Reason.WORKLOAD_TOO_LONG,
     }
 )
 """Problems that only a change of the spec (or of the operator's access) ends."""
@@ -214,6 +215,11 @@ def _fits(plan: DeploymentPlan) -> _Fact:
         return "Fits", "False", problem.reason, problem.message
     if plan.rollout.problem.reason is Reason.ROLLOUT_BLOCKED:
         return "Fits", "False", plan.rollout.problem.reason, plan.rollout.problem.message
+    short = [used for used in plan.fits if used.fit.carries is False and plan.per_gpu]
+    if short:
+        where = ", ".join(f"{used.share} on {used.product}" for used in short)
+        message = f"every replica has room; by prediction the load is more than they answer on {where}"
+        return "Fits", "True", Reason.FITS, message
     return "Fits", "True", Reason.FITS, "every replica has room"
 
 

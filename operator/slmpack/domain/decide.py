@@ -1,8 +1,8 @@
-"""What to run on one GPU that somebody asks about: the mechanism, the number of replicas, the batch, and why.
+"""What to run on one GPU: the mechanism, the number of replicas, the batch, and why.
 
-Where nobody says how much load there is, R replicas are assumed to face R times the knee of one (D7), and R is the
-largest number that pays for its own assumed load. Where nobody says how the GPU is shared, whole GPU and MPS are one
-row of choices, each MIG profile is another, and a row must beat the one before by the step that a replica must.
+A node's GPU is shared in one way: a row of cuts by rising number of replicas. Where somebody asks about a GPU and does
+not say how it is shared, whole GPU and MPS are one row, each MIG profile is another, and a row must beat the one before
+by the step that a replica must.
 """
 
 from __future__ import annotations
@@ -11,35 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from slmpack.domain.choice import Choice, Curves, Option, Question, choose
+from slmpack.domain.choice import Ask, BoundsNotKept, Choice, Option, Question, choose
+from slmpack.domain.cut import CannotCut, Cut, cut_gpu
 from slmpack.domain.gpu import GpuModel
+from slmpack.domain.part import Part, largest_part, part_at
 from slmpack.domain.performance import Unpredictable, rates
-from slmpack.domain.performance_table import EngineConstants
 from slmpack.domain.prediction import Sharing
-from slmpack.domain.prospect import Engine, Part, largest_part, part_at, tenant_of
+from slmpack.domain.serving import Engine
 from slmpack.domain.snapshot import Policy
-from slmpack.domain.whatif import CannotCut, Cut, cut_gpu
-from slmpack.domain.workload import Bounds, Objective, Workload
+from slmpack.domain.workload import Objective
 
-__all__ = ["MOST_REPLICAS", "Ask", "Decision", "decide", "ways_of"]
+__all__ = ["MOST_REPLICAS", "Decision", "decide", "decide_row", "operated", "ways_of"]
 
 MOST_REPLICAS = 8
 """Replicas on one GPU that are tried; nobody has published a gain from more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """What one GPU is to serve."""
-
-    engine: Engine
-    constants: EngineConstants
-    workload: Workload
-    bounds: Bounds
-    objective: Objective
-    batch: int | None = None
-    """Requests in flight at each replica, where the load is given like that."""
-    replicas: int | None = None
-    """Replicas that bring the load, where their number is given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +33,7 @@ class Decision:
 
     part: Part
     """Of each replica that is chosen; where nothing fits or nothing can be said, of the first choice."""
-    choice: Choice | Unpredictable | None
+    choice: Choice | BoundsNotKept | Unpredictable | None
     """None: nothing fits."""
 
 
@@ -100,29 +85,42 @@ def decide(ask: Ask, rows: Sequence[Sequence[Cut]], *, policy: Policy) -> Decisi
 
     Rows after a whole GPU's answer under its load, and hold the ITL that the knee's rule allows a replica alone on it.
     """
-    best = _decide_row(ask, rows[0], policy)
+    best = decide_row(ask, rows[0], policy=policy)
     alike = _alike(ask, rows[0][0], best, policy) if len(rows) > 1 else ask
+    won = None
     for row in rows[1:]:
-        other = _decide_row(alike, row, policy)
+        other = decide_row(alike, row, policy=policy)
         if _is_better(other, best, ask, policy):
-            best = other
-    return best
+            best, won = other, row
+    if won is None or alike.assumed_in_flight is None or not isinstance(best.choice, Choice):
+        return best
+    return _under_its_own_load(alike, won, best.choice.replicas_per_gpu, policy)
 
 
 def _alike(ask: Ask, first: Cut, found: Decision, policy: Policy) -> Ask:
     """The same question under the load and the latency that the first row was answered with."""
     if ask.workload.assumed and isinstance(found.choice, Choice):
-        ask = replace(ask, workload=replace(ask.workload, in_flight=found.choice.workload.in_flight))
+        ask = replace(ask, assumed_in_flight=found.choice.workload.in_flight)
     if first.site.sharing is not Sharing.NONE:
         return ask
-    rule, engine = policy.choice.knee, ask.engine
-    batch = rule.itl_reference_batch
-    tenant = tenant_of(engine, part_at(engine, first, batch, policy=policy), ask.workload, in_flight=batch)
-    alone = rates((tenant,), first.site, ask.constants)
-    if isinstance(alone, Unpredictable):
-        return ask
-    limit = rule.itl_factor * alone[0].itl_s
-    return replace(ask, bounds=replace(ask.bounds, itl_s=min(limit, ask.bounds.itl_s or limit)))
+    alone = _alone(ask, first, policy)
+    return ask if isinstance(alone, Unpredictable) else replace(ask, reference_itl_s=alone)
+
+
+def _alone(ask: Ask, cut: Cut, policy: Policy) -> float | Unpredictable:
+    """ITL of one replica with the cut's site to itself, at the knee's reference batch."""
+    batch = policy.choice.knee.itl_reference_batch
+    part = part_at(ask.engine, cut, batch, kv_tokens=0, policy=policy)
+    tenant = part.tenant(ask.workload, in_flight=batch, prefix_hit_rate=ask.workload.prefix_hit_rate)
+    alone = rates((tenant,), cut.site, ask.constants)
+    return alone if isinstance(alone, Unpredictable) else alone[0].itl_s
+
+
+def _under_its_own_load(ask: Ask, row: Sequence[Cut], replicas: int, policy: Policy) -> Decision:
+    """The answer for the row that won, with its own knee in the load that is assumed; no more replicas than won."""
+    some = row if ask.replicas is not None else [cut for cut in row if cut.replicas <= replicas]
+    own = replace(ask, assumed_in_flight=None, replicas=ask.replicas or replicas)
+    return decide_row(own, some, policy=policy)
 
 
 def _is_better(found: Decision, best: Decision, ask: Ask, policy: Policy) -> bool:
@@ -146,66 +144,49 @@ def _is_better(found: Decision, best: Decision, ask: Ask, policy: Policy) -> boo
     return gain >= policy.choice.pays.step_gain + ask.constants.sharing.difference
 
 
-def _decide_row(ask: Ask, row: Sequence[Cut], policy: Policy) -> Decision:
-    parts = _parts(ask, row, policy)
+def decide_row(ask: Ask, row: Sequence[Cut], *, policy: Policy) -> Decision:
+    """The number of replicas that pays, and their batch: of one way to share, with rising numbers, at least one."""
+    live = ask.workload.live_tokens
+    kv_tokens = ask.engine.least_kv_tokens(live)
+    parts: list[Part] = []
+    for cut in row:  # equal shares, as those of a node or of MIG instances are, are worked out once
+        same = bool(parts) and parts[-1].cut.share == cut.share
+        found = (
+            parts[-1] if same else largest_part(ask.engine, cut, live_tokens=live, kv_tokens=kv_tokens, policy=policy)
+        )
+        parts.append(replace(found, cut=cut))
     fitting = [part for part in parts if part.fits]
     if not fitting:
         return Decision(part=parts[0], choice=None)
-    choice = _choose(ask, fitting, policy)
-    if isinstance(choice, Unpredictable):
-        return Decision(part=fitting[0], choice=choice)
-    cut = next(part.cut for part in fitting if part.cut.replicas == choice.replicas_per_gpu)
-    return Decision(part=part_at(ask.engine, cut, choice.max_num_seqs, policy=policy), choice=choice)
+    choice = choose(_question(ask, fitting), policy=policy.choice)
+    if isinstance(choice, Choice):
+        cut, sequences = _with(choice.replicas_per_gpu, fitting).cut, choice.max_num_seqs
+    elif isinstance(choice, BoundsNotKept):
+        cut, sequences = fitting[0].cut, ask.engine.first_num_seqs  # the nearest to what is asked
+    else:
+        cut = fitting[0].cut
+        sequences = ask.engine.max_num_seqs or min(fitting[0].sequences, policy.unpredicted_num_seqs)
+    return Decision(part=part_at(ask.engine, cut, sequences, kv_tokens=kv_tokens, policy=policy), choice=choice)
 
 
-def _parts(ask: Ask, row: Sequence[Cut], policy: Policy) -> list[Part]:
-    """The part of each cut; equal shares, as those of MIG instances are, are worked out once."""
-    grid, live = policy.choice.knee.grid, ask.workload.live_tokens
-    parts: list[Part] = []
-    for cut in row:
-        if parts and parts[-1].cut.share == cut.share:
-            parts.append(replace(parts[-1], cut=cut))
-        else:
-            parts.append(largest_part(ask.engine, cut, grid=grid, live_tokens=live, policy=policy))
-    return parts
+def operated(ask: Ask, cut: Cut, *, policy: Policy) -> Engine:
+    """The ask's engine with the batch that all of the cut's replicas should run; as it is where none would fit."""
+    alone = _alone(ask, cut, policy)
+    if not isinstance(alone, Unpredictable):
+        ask = replace(ask, reference_itl_s=alone)
+    part = decide_row(ask, (cut,), policy=policy).part
+    if not part.fits:
+        return ask.engine
+    return replace(ask.engine, max_num_seqs=part.sequences, most_num_seqs=part.sequences)
 
 
-def _choose(ask: Ask, parts: Sequence[Part], policy: Policy) -> Choice | Unpredictable:
-    """With a load by replica or none at all: the largest number that pays for the load that it brings.
-
-    Fewer replicas bring less load, and less load pays for fewer replicas: the way down ends at that number.
-    """
-    wanted = ask.replicas or parts[-1].cut.replicas
-    stated = ask.replicas is not None or (ask.batch is None and not ask.workload.assumed)
-    curves = Curves(_question(ask, parts, wanted), policy.choice)
-    while True:
-        found = choose(_question(ask, parts, wanted), policy=policy.choice, curves=curves)
-        if stated or isinstance(found, Unpredictable) or found.replicas_per_gpu >= wanted:
-            return found
-        wanted = found.replicas_per_gpu
+def _with(replicas: int, parts: Sequence[Part]) -> Part:
+    return next(part for part in parts if part.cut.replicas == replicas)
 
 
-def _question(ask: Ask, parts: Sequence[Part], replicas: int) -> Question:
-    engine = ask.engine
-    workload = ask.workload
-    if ask.batch is not None:
-        workload = replace(workload, in_flight=float(ask.batch * replicas))
-    sequences = parts[0].sequences
-    return Question(
-        model=engine.model,
-        options=tuple(
-            Option(replicas=part.cut.replicas, site=part.cut.site, kv_cache_tokens=part.room.kv_cache_tokens)
-            for part in parts
-        ),
-        workload=workload,
-        bounds=ask.bounds,
-        objective=ask.objective,
-        replicas=replicas,
-        constants=ask.constants,
-        cpu_cores=engine.cpu_cores,
-        most_num_seqs=sequences,
-        max_num_batched_tokens=engine.max_num_batched_tokens,
-        enforce_eager=engine.enforce_eager,
-        kv_element_bytes=engine.kv_element_bytes,
-        fixed=engine.max_num_seqs is not None,
+def _question(ask: Ask, parts: Sequence[Part]) -> Question:
+    options = (
+        Option(replicas=part.cut.replicas, site=part.cut.site, kv_cache_tokens=part.room.kv_cache_tokens)
+        for part in parts
     )
+    return Question(ask=ask, options=tuple(options), most_num_seqs=parts[0].sequences)

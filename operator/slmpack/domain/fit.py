@@ -1,37 +1,30 @@
-"""How a replica fits a share and what pays there: the batch, the engine flags, the replicas that a GPU should carry.
+"""How a replica fits a node's share and what pays there: the batch, the flags, the replicas that a GPU should carry.
 
-The batch: the largest that the share's memory holds is the limit; the knee below it is what runs (D7). The number: R
-replicas on a GPU pay if R is what pays for the part of the load that R replicas carry, R / replicas of the whole.
+The decision is that of `decide`, for a GPU that is cut as the node's are. The stated load is that of the whole
+SLMDeployment: R replicas on a GPU face R / replicas of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
 from typing import assert_never
 
-from slmpack.domain.calibration import Calibration
-from slmpack.domain.choice import Choice, Option, Question, choose
+from slmpack.domain.choice import Ask, BoundsNotKept, Choice
+from slmpack.domain.cut import Cut
+from slmpack.domain.decide import decide_row
 from slmpack.domain.engine_settings import EngineSettings
 from slmpack.domain.gpu import GpuModel
 from slmpack.domain.knee import Binding
+from slmpack.domain.part import Part
 from slmpack.domain.performance import Unpredictable
 from slmpack.domain.prediction import Sharing, Site
 from slmpack.domain.profile_use import calibration_for
+from slmpack.domain.reasons import Problem
 from slmpack.domain.sharing import Exclusive, MigSlice, MpsShare, Share
-from slmpack.domain.sizing import (
-    Need,
-    at_batch,
-    batch_limits,
-    fit_settings,
-    is_eager,
-    kv_bytes_of,
-    kv_pool_tokens,
-)
-from slmpack.domain.snapshot import Demand, ModelUnknown, Policy
-from slmpack.domain.workload import Workload
+from slmpack.domain.sizing import Need, engine_of, room_in
+from slmpack.domain.snapshot import Demand, Policy
 
 __all__ = ["Fit", "Kind", "fit_share"]
 
@@ -46,31 +39,43 @@ class Fit:
     need: Need
     """At the batch that is run, with the KV cache that it fills at the mean length."""
     settings: EngineSettings
-    choice: Choice | Unpredictable | None
+    choice: Choice | BoundsNotKept | Unpredictable | None
     """What pays; None while the model is unknown."""
     pays: int | None
     """Replicas of the deployment that one GPU should carry; None: no bound."""
-    no_more: str = ""
-    """Why the replica after those that pay does not, or why nobody can tell; empty where there is no further share."""
     notes: tuple[str, ...] = ()
-    """Why the profile that the spec refers to is not used."""
+    """Why the profile that the spec refers to is not used, and what the figures stand for."""
 
     @property
-    def short_of_kv(self) -> bool:
-        """Whether a larger batch would pay if only the KV cache held it."""
-        return isinstance(self.choice, Choice) and self.choice.knee.binding is Binding.KV_CACHE
+    def sufficient(self) -> bool:
+        """Whether its KV cache holds the knee's batch, and it carries its part of a load that somebody stated."""
+        if not isinstance(self.choice, Choice):
+            return True
+        return self.choice.knee.binding is not Binding.KV_CACHE and (self.choice.assumed or self.choice.carries)
+
+    @property
+    def each_tok_s(self) -> float:
+        """Expected output tokens a second of one replica; 0 where nothing is predicted."""
+        return self.choice.prediction.tenants[0].throughput_tok_s.expected if isinstance(self.choice, Choice) else 0.0
+
+    @property
+    def carries(self) -> bool | None:
+        """Whether the GPU's part of the load runs within the bounds; None where nobody can tell."""
+        return self.choice.carries if isinstance(self.choice, Choice) else None
+
+    @property
+    def no_more(self) -> str:
+        """Why one more replica does not pay, or why nobody can tell; empty where there is no further share."""
+        if isinstance(self.choice, Choice):
+            return self.choice.no_more
+        return "" if self.choice is None else self.choice.reason
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why, in sentences: the decision's, and what was wrong with the profile."""
-        match self.choice:
-            case Choice():
-                further = (self.no_more,) if self.no_more and self.no_more not in self.choice.reasons else ()
-                return (*self.notes, *self.choice.reasons, *further)
-            case Unpredictable():
-                return (*self.notes, self.choice.reason)
-            case None:
-                return self.notes
+        """Why, in sentences: what was wrong with the profile, and the decision's."""
+        if isinstance(self.choice, Choice):
+            return (*self.notes, *self.choice.reasons)
+        return self.notes if self.choice is None else (*self.notes, self.choice.reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,94 +94,75 @@ def fit_share(demand: Demand, need: Need, kind: Kind, policy: Policy) -> Fit | N
 
     Remembered: the next cycle asks the same, and most nodes are alike.
     """
-    share = kind.share
-    settings = fit_settings(share, need, policy)
-    if settings is None:
+    room = room_in(kind.share, need, policy)
+    if not room.fits:
         return None
-    if isinstance(demand.model, ModelUnknown):
+    engine = engine_of(demand, policy)
+    if isinstance(engine, Problem):
+        settings = room.settings(
+            max_model_len=need.max_model_len,
+            max_num_seqs=need.max_num_seqs,
+            max_num_batched_tokens=need.max_num_batched_tokens,
+        )
         return Fit(need=need, settings=settings, choice=None, pays=None)
-    most = _largest_held(demand, need, share, policy)
-    options = _options(kind, kv_tokens=kv_pool_tokens(share, most, policy))
-    calibration, notes = calibration_for(demand, demand.model, kind.gpu, policy)
-    choice, no_more = _choose(demand, most, options, policy, calibration)
-    batch = choice.max_num_seqs if isinstance(choice, Choice) else min(most.max_num_seqs, policy.unpredicted_num_seqs)
-    chosen = at_batch(need, demand, policy, max_num_seqs=batch)
-    live = ceil(batch * demand.workload.live_tokens)
-    chosen = replace(chosen, kv_tokens=max(need.kv_tokens, live))
-    return Fit(
-        need=chosen,
-        settings=fit_settings(share, chosen, policy) or settings,
-        choice=choice,
-        pays=_pays(share, choice),
-        notes=notes,
-        no_more=no_more or (choice.reason if isinstance(choice, Unpredictable) else ""),
-    )
-
-
-def _pays(share: Share, choice: Choice | Unpredictable) -> int | None:
-    """What nobody can predict counts as no gain where replicas share a GPU's bandwidth (D7), and as no bound else."""
-    if isinstance(choice, Unpredictable):
-        return 1 if isinstance(share, MpsShare) else None
-    return choice.replicas_per_gpu
-
-
-def _largest_held(demand: Demand, need: Need, share: Share, policy: Policy) -> Need:
-    """The need at the largest batch of the grid whose KV cache the share holds at the mean length."""
-    _, most = batch_limits(demand, policy)
-    for batch in sorted({most, *policy.choice.knee.grid}, reverse=True):
-        if need.max_num_seqs < batch <= most:
-            larger = at_batch(need, demand, policy, max_num_seqs=batch)
-            if kv_pool_tokens(share, larger, policy) >= max(need.kv_tokens, batch * demand.workload.live_tokens):
-                return larger
-    return need
-
-
-def _choose(
-    demand: Demand, need: Need, options: Sequence[Option], policy: Policy, calibration: Calibration | None
-) -> tuple[Choice | Unpredictable, str]:
-    """The largest number that pays for the load that it would carry, and why one more does not.
-
-    So many replicas carry their part of the load: the whole, where all that are wanted are on the GPU.
-    """
-    wanted, no_more = max(1, demand.replicas), ""
-    for count in range(len(options), 0, -1):
-        question = _question(demand, need, tuple(options[:count]), policy, carried=min(1.0, count / wanted))
-        question = replace(question, calibration=calibration)
-        choice = choose(question, policy=policy.choice)
-        if isinstance(choice, Unpredictable) or choice.replicas_per_gpu == count:
-            break
-        no_more = choice.steps[-1].text
-    return choice, no_more
-
-
-def _question(demand: Demand, need: Need, options: tuple[Option, ...], policy: Policy, *, carried: float) -> Question:
-    assert not isinstance(demand.model, ModelUnknown)  # noqa: S101 - its only caller has asked
-    return Question(
-        model=demand.model,
-        options=options,
-        workload=_part(demand.workload, carried),
+    calibration, notes = calibration_for(demand, engine, kind.gpu, policy)
+    ask = Ask(
+        engine=engine,
+        constants=policy.performance.constants_for(demand.engine_version),
+        workload=demand.workload,
         bounds=demand.bounds,
         objective=demand.objective,
-        replicas=len(options),
-        constants=policy.performance.constants_for(demand.engine_version),
-        cpu_cores=demand.cpu_millicores / 1000,
-        most_num_seqs=need.max_num_seqs,
-        fixed=batch_limits(demand, policy)[0] == batch_limits(demand, policy)[1],
-        max_num_batched_tokens=need.max_num_batched_tokens,
-        enforce_eager=is_eager(demand),
-        kv_element_bytes=kv_bytes_of(demand, demand.model),
+        spread_over=max(1, demand.replicas),
+        calibration=calibration,
+    )
+    row = _row(kind)[: max(1, demand.replicas)]
+    found = decide_row(ask, row, policy=policy)
+    return Fit(
+        need=_need_at(found.part, need, demand.workload.live_tokens),
+        settings=found.part.settings,
+        choice=found.choice,
+        pays=_pays(kind.share, found.choice, most=len(row)),
+        notes=(*notes, *_notes(kind.share, demand, found.choice)),
     )
 
 
-def _part(workload: Workload, carried: float) -> Workload:
+def _need_at(part: Part, need: Need, live_tokens: float) -> Need:
+    """The need at the batch that is run, with the KV cache that it fills at the mean length, if there is as much."""
+    filled = min(ceil(part.sequences * live_tokens), part.room.kv_cache_tokens)
     return replace(
-        workload,
-        in_flight=None if workload.in_flight is None else workload.in_flight * carried,
-        request_rate=None if workload.request_rate is None else workload.request_rate * carried,
+        need,
+        footprint=part.footprint,
+        max_num_seqs=part.sequences,
+        max_num_batched_tokens=part.settings.max_num_batched_tokens,
+        kv_tokens=max(need.kv_tokens, filled),
     )
 
 
-def _options(kind: Kind, *, kv_tokens: int) -> tuple[Option, ...]:
+def _pays(share: Share, choice: Choice | BoundsNotKept | Unpredictable | None, *, most: int) -> int | None:
+    """Nothing where all pay that the GPU holds or that are wanted.
+
+    What nobody can predict counts as no gain where replicas share a GPU's bandwidth (D7), and as no bound else.
+    """
+    if isinstance(choice, Choice):
+        return choice.replicas_per_gpu if choice.replicas_per_gpu < most else None
+    return 1 if isinstance(share, MpsShare) else None
+
+
+def _notes(share: Share, demand: Demand, choice: Choice | BoundsNotKept | Unpredictable | None) -> tuple[str, ...]:
+    """What the figures of the decision stand for."""
+    notes = []
+    if isinstance(choice, Choice) and not demand.workload.assumed and choice.replicas_per_gpu < demand.replicas:
+        notes.append(
+            f"Figures are for a GPU with {choice.replicas_per_gpu} of the {demand.replicas} replicas, which carries "
+            "that part of the load."
+        )
+    if isinstance(share, MpsShare):
+        percent = share.active_thread_percentage
+        notes.append(f"Each replica has {percent} % of the multiprocessors at most, as the device plugin sets it.")
+    return tuple(notes)
+
+
+def _row(kind: Kind) -> tuple[Cut, ...]:
     """What one GPU can carry: 1, 2, ... replicas, all shares alike."""
     share, gpu = kind.share, kind.gpu
     match share:
@@ -189,4 +175,4 @@ def _options(kind: Kind, *, kv_tokens: int) -> tuple[Option, ...]:
             site = Site(gpu=gpu, sharing=Sharing.MPS, sm_percent=share.active_thread_percentage)
         case _:
             assert_never(share)
-    return tuple(Option(replicas=k, site=site, kv_cache_tokens=kv_tokens) for k in range(1, kind.per_gpu + 1))
+    return tuple(Cut(site=site, replicas=k, share=share) for k in range(1, kind.per_gpu + 1))

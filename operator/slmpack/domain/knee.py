@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from slmpack.domain.curve import Curve, CurvePoint
+from slmpack.domain.wording import format_ms
 from slmpack.domain.workload import Bounds
 
 __all__ = ["GRID", "Binding", "Knee", "KneePolicy", "NoKnee", "find_knee"]
@@ -69,6 +70,8 @@ class NoKnee:
     """No batch meets the rule, or the curve lacks what the rule needs."""
 
     reason: str
+    broken: Binding | None = None
+    """The clause that one sequence at a time breaks; None where the curve lacks something."""
 
 
 def find_knee(
@@ -98,7 +101,7 @@ def find_knee(
         if stop is None:
             return _knee(whole.between(batch), broken)
         broken = stop
-    return NoKnee(reason=f"Not even one sequence at a time: {broken[1]}.")
+    return NoKnee(reason=f"Not even one sequence at a time: {broken[1]}.", broken=broken[0])
 
 
 def _as_curve(curve: Curve | Sequence[CurvePoint] | Callable[[float], CurvePoint], policy: KneePolicy) -> Curve:
@@ -153,16 +156,18 @@ class _Rule:
         if self.bounds.itl_s is not None and itl > self.bounds.itl_s:
             yield (
                 Binding.ITL_BOUND,
-                f"at {point.batch:g} the ITL is {_ms(itl)}, over the bound of {_ms(self.bounds.itl_s)}",
+                f"at {point.batch:g} the ITL is {format_ms(itl)}, over the bound of {format_ms(self.bounds.itl_s)}",
             )
         if self.bounds.ttft_s is not None and (ttft is None or ttft > self.bounds.ttft_s):
-            found = "is not known" if ttft is None else f"is {_ms(ttft)}, over the bound of {_ms(self.bounds.ttft_s)}"
+            over = f"over the bound of {format_ms(self.bounds.ttft_s)}"
+            found = "is not known" if ttft is None else f"is {format_ms(ttft)}, {over}"
             yield Binding.TTFT_BOUND, f"at {point.batch:g} the TTFT {found}"
         reference = self._reference(point.batch)
         if reference is not None and itl > self.policy.itl_factor * reference:
             alone = "" if self.policy.reference_itl_s is None else " of one replica alone"
-            rule = f"{self.policy.itl_factor:g} x the {_ms(reference)}{alone} at {self.policy.itl_reference_batch}"
-            yield Binding.ITL_FACTOR, f"at {point.batch:g} the ITL is {_ms(itl)}, over {rule}"
+            limit = f"{self.policy.itl_factor:g} x the {format_ms(reference)}"
+            rule = f"{limit}{alone} at {self.policy.itl_reference_batch}"
+            yield Binding.ITL_FACTOR, f"at {point.batch:g} the ITL is {format_ms(itl)}, over {rule}"
 
     def _reference(self, batch: float) -> float | None:
         """ITL at the reference batch; None up to that batch itself, where the curve's own holds by its rise."""
@@ -183,10 +188,6 @@ class _Rule:
             if gain < self.policy.doubling_gain:
                 rule = f"less than {_percent(self.policy.doubling_gain)}"
                 yield Binding.DOUBLING, f"{batch:g} gives {_percent(gain)} more than {batch / 2:g}, {rule}"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms"
 
 
 def _percent(ratio: float) -> str:

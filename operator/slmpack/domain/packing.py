@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from slmpack.domain.board import Board, Candidate, Cap, Room, Want
+from slmpack.domain.choice import BoundsNotKept
 from slmpack.domain.fit import Fit, Kind, fit_share
 from slmpack.domain.inventory import GpuNode, Offer
 from slmpack.domain.quantity import format_bytes
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.sharing import Mode, describe_share, limit_bytes, mode_of
-from slmpack.domain.sizing import Need, nearest_fit, need_bytes, usable_bytes
+from slmpack.domain.sizing import Need, nearest_fit, need_bytes, room_in
 from slmpack.domain.snapshot import Demand, Key, PodView, Policy, Taint, Toleration
 
 __all__ = ["GPU_TOLERATION", "Packed", "Packing", "candidates_for", "pack", "unhindered"]
@@ -57,6 +58,7 @@ _TELLING = (
     Reason.UNTOLERATED_TAINT,
     Reason.NODE_UNAVAILABLE,
     Reason.INSUFFICIENT_GPU_MEMORY,
+    Reason.BOUNDS_NOT_KEPT,
 )
 """From the first check that a node can fail to the last: the later, the nearer it came to fit."""
 
@@ -154,21 +156,19 @@ def _judge_offer(demand: Demand, need: Need, node: GpuNode, offer: Offer, policy
     if demand.mode not in {Mode.AUTO, mode_of(share)}:
         message = f"node {node.name} offers {describe_share(share)}; spec.sharing.mode asks for {demand.mode.value}"
         return Problem(reason=Reason.NO_MATCHING_GPU, message=message, field="spec.sharing.mode")
-    fit = _fit(demand, need, node, offer, policy)
+    assert node.gpu is not None  # noqa: S101 - a node whose GPU is unknown offers nothing
+    fit = fit_share(demand, need, Kind(share=share, per_gpu=offer.per_gpu, gpu=node.gpu), policy)
     if fit is None:
         message = (
             f"a replica needs {format_bytes(need_bytes(need))} of GPU memory; {describe_share(share)} on node "
-            f"{node.name} gives it {format_bytes(usable_bytes(share, need, policy))} "
+            f"{node.name} gives it {format_bytes(room_in(share, need, policy).offered_bytes)} "
             f"of {format_bytes(limit_bytes(share))}"
         )
         return Problem(reason=Reason.INSUFFICIENT_GPU_MEMORY, message=message)
+    if isinstance(fit.choice, BoundsNotKept):
+        message = f"{describe_share(share)} on node {node.name}: {fit.choice.reason.rstrip('.')}, by prediction"
+        return Problem(reason=Reason.BOUNDS_NOT_KEPT, message=message, field="spec.bounds")
     return Candidate(node=node.name, offer=offer, fit=fit, cap=_cap(demand, node, offer, fit))
-
-
-def _fit(demand: Demand, need: Need, node: GpuNode, offer: Offer, policy: Policy) -> Fit | None:
-    if node.gpu is None:
-        return None
-    return fit_share(demand, need, Kind(share=offer.share, per_gpu=offer.per_gpu, gpu=node.gpu), policy)
 
 
 def _cap(demand: Demand, node: GpuNode, offer: Offer, fit: Fit) -> Cap | None:

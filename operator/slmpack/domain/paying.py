@@ -25,6 +25,7 @@ __all__ = [
     "PayRule",
     "Step",
     "Verdict",
+    "largest_kept",
     "operate",
     "pack_what_pays",
 ]
@@ -123,27 +124,30 @@ class PayRule:
     """Half width of a gain: 0.1 is 10 points either way."""
     basis: Basis
 
-    def step(self, before: Operating, after: Operating | None, *, replicas: int, load: Load) -> Step:
-        """The verdict on going from one packing to the next."""
+    def step(self, before: Operating, after: Operating | None, *, replicas: int, load: Load, carried: bool) -> Step:
+        """The verdict on going from one packing to the next.
+
+        `before` is at its best batch; `carried`: the load already is, at the batch that would run.
+        """
         if after is None:
             gain = Interval.exactly(0.0, self.basis)
             text = f"No batch is known at which {_count(replicas)} run within the bounds: does not pay."
             return Step(replicas=replicas, verdict=Verdict.DOES_NOT_PAY, gain=gain, text=text, operating=None)
-        if self.objective is Objective.THROUGHPUT and load.demand_tok_s is not None and before.carries:
+        if self.objective is Objective.THROUGHPUT and load.demand_tok_s is not None and carried:
             gain = Interval.exactly(1.0, self.basis)
             carry = "carries" if before.replicas == 1 else "carry"
             text = f"{_count(before.replicas)} {carry} the whole load within the bounds: another does not pay."
             return Step(replicas=replicas, verdict=Verdict.DOES_NOT_PAY, gain=gain, text=text, operating=after)
-        expected, what = self._gain(before, after)
+        expected, what = self.compare(before, after)
         gain = Interval(
             low=max(0.0, expected - self.spread), expected=expected, high=expected + self.spread, basis=self.basis
         )
         verdict = self._verdict(gain)
-        at_most = f"at batch {after.point.batch:.0f} instead of {before.replicas} at {before.point.batch:.0f}"
+        at_most = f"at batch {_batch(after)} instead of {before.replicas} at {_batch(before)}"
         text = f"{_count(replicas)} {at_most}: {what}, a gain of {_points(gain)}; {self._word(verdict)}."
         return Step(replicas=replicas, verdict=verdict, gain=gain, text=text, operating=after)
 
-    def _gain(self, before: Operating, after: Operating) -> tuple[float, str]:
+    def compare(self, before: Operating, after: Operating) -> tuple[float, str]:
         """How many times better, by the objective, as long as the load is carried as well as before."""
         more = after.goodput_tok_s / before.goodput_tok_s
         goodput = f"{after.goodput_tok_s:,.0f} instead of {before.goodput_tok_s:,.0f} output tokens/s"
@@ -184,7 +188,7 @@ def pack_what_pays(packings: Iterable[Packing], load: Load, bounds: Bounds, *, r
     for further in rising:
         best = operate(packing, load, bounds, most=max(packing.runs, packing.most)) or current
         after = operate(further, load, bounds, most=further.runs)
-        steps.append(rule.step(best, after, replicas=further.replicas, load=load))
+        steps.append(rule.step(best, after, replicas=further.replicas, load=load, carried=current.carries))
         if after is None or steps[-1].verdict is not Verdict.PAYS:
             break
         packing, current, before = further, after, current
@@ -197,7 +201,7 @@ def operate(packing: Packing, load: Load, bounds: Bounds, *, most: float) -> Ope
     None where it holds no request, keeps the bounds at no batch, or nothing is known of the batch.
     """
     curve, replicas = packing.curve, packing.replicas
-    top = _largest_kept(curve, most, bounds)
+    top = largest_kept(curve, most, bounds)
     if top is None:
         return None
     if load.in_flight is not None:
@@ -215,6 +219,11 @@ def operate(packing: Packing, load: Load, bounds: Bounds, *, most: float) -> Ope
     return Operating(replicas=replicas, point=point, goodput_tok_s=demand, carries=True)
 
 
+def _batch(operating: Operating) -> str:
+    batch = operating.point.batch
+    return f"{batch:.0f}" if batch >= 1 else f"{batch:.2g}"
+
+
 def _count(replicas: int) -> str:
     return f"{replicas} replica{'' if replicas == 1 else 's'}"
 
@@ -224,7 +233,7 @@ def _points(gain: Interval) -> str:
     return f"{expected:.1f} % ({low:.0f} to {high:.0f} %)"
 
 
-def _largest_kept(curve: Curve, most: float, bounds: Bounds) -> CurvePoint | None:
+def largest_kept(curve: Curve, most: float, bounds: Bounds) -> CurvePoint | None:
     """The largest batch up to `most` that keeps the bounds, to a whole number between two of the grid."""
 
     def keeps(batch: float) -> bool:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from slmpack.domain.calibration import Calibration, MeasuredPoint, solve_calibration
 from slmpack.domain.contention import shared_alike, shared_apart
+from slmpack.domain.gpu import GpuModel
+from slmpack.domain.interval import Interval
 from slmpack.domain.performance_intervals import energy, preemption, widths_for
-from slmpack.domain.performance_table import EngineConstants
+from slmpack.domain.performance_table import EngineConstants, PowerConstants
 from slmpack.domain.power import board_power, bytes_a_second, flops_a_second
 from slmpack.domain.prediction import GpuPrediction, Sharing, Site, Tenant, TenantPrediction
-from slmpack.domain.steady_state import SteadyState, busy_at, steady_state
-from slmpack.domain.step_time import StepCosts, Unpredictable, device_of, step_costs
+from slmpack.domain.steady_state import LEAST_IN_FLIGHT, SteadyState, steady_state
+from slmpack.domain.step_time import Device, StepCosts, Unpredictable, device_of, step_costs
 
 __all__ = ["Rate", "Unpredictable", "calibrate", "predict", "rates"]
 
@@ -71,16 +74,9 @@ def predict(
     if isinstance(engines, Unpredictable):
         return engines
     each = tuple(_rate(engine, constants) for engine in engines)
-    each_batch, each_itl = [rate.batch for rate in each], [rate.itl_s for rate in each]
-    each_throughput = [rate.throughput_tok_s for rate in each]
     widths = widths_for(site, constants, engines=len(engines), calibrated=calibration is not None)
-    throughput = widths.throughput(sum(each_throughput))
-    power = board_power(
-        site.gpu,
-        constants.power,
-        memory=sum(map(bytes_a_second, tenants, each_batch, each_itl)) / whole.bandwidth_s,
-        compute=sum(map(flops_a_second, tenants, each_throughput)) / whole.flops_s,
-    )
+    throughput = widths.throughput(sum(rate.throughput_tok_s for rate in each))
+    power = _power(engines, each, whole, site.gpu, constants.power)
     return GpuPrediction(
         tenants=tuple(
             TenantPrediction(
@@ -123,8 +119,11 @@ def _engines(
     if tenants.count(first) == len(tenants):
         engine = _engine(first, site, constants, calibration, engines=len(tenants))
         return engine if isinstance(engine, Unpredictable) else (engine,) * len(tenants)
-    alone = []
+    alone: list[_Engine] = []
     for tenant in tenants:
+        if alone and alone[-1].tenant == tenant:
+            alone.append(alone[-1])
+            continue
         engine = _engine(tenant, site, constants, calibration, engines=1)
         if isinstance(engine, Unpredictable):
             return engine
@@ -142,27 +141,50 @@ def _engine(
     alone = steady_state(tenant, costs, constants)
     capped = 0.0
     if site.sharing is Sharing.MPS and site.sm_percent is not None:
-        capped = busy_at(tenant, costs.under_cap(site.sm_percent / 100, constants.sharing), constants, alone)
+        under = costs.under_cap(site.sm_percent / 100, constants.sharing)
+        capped = steady_state(tenant, under, constants).busy
     slowdown = 1.0
     if site.sharing is Sharing.TIMESLICE and engines > 1:
         slowdown = engines * constants.sharing.timeslice_factor
     if site.sharing is Sharing.MPS:
-        think = alone.iteration - alone.busy
-        slowdown = shared_alike(engines, busy=alone.busy, think=think, capped=capped) / alone.iteration
+        think = alone.cycle - alone.busy
+        slowdown = shared_alike(engines, busy=alone.busy, think=think, capped=capped) / alone.cycle
     return _Engine(tenant, alone, capped, slowdown)
 
 
 def _apart(engines: Sequence[_Engine], site: Site, constants: EngineConstants) -> tuple[_Engine, ...]:
     """Unequal engines, each of which is known alone."""
     if site.sharing is Sharing.TIMESLICE:
-        total = constants.sharing.timeslice_factor * sum(engine.alone.iteration for engine in engines)
-        return tuple(replace(engine, slowdown=total / engine.alone.iteration) for engine in engines)
+        total = constants.sharing.timeslice_factor * sum(engine.alone.cycle for engine in engines)
+        return tuple(replace(engine, slowdown=total / engine.alone.cycle) for engine in engines)
     if site.sharing is not Sharing.MPS:
         return tuple(engines)
-    stations = [(engine.alone.busy, engine.alone.iteration - engine.alone.busy, engine.capped) for engine in engines]
+    stations = [(engine.alone.busy, engine.alone.cycle - engine.alone.busy, engine.capped) for engine in engines]
     return tuple(
-        replace(engine, slowdown=time / engine.alone.iteration)
+        replace(engine, slowdown=time / engine.alone.cycle)
         for engine, time in zip(engines, shared_apart(stations), strict=True)
+    )
+
+
+def _power(
+    engines: Sequence[_Engine], each: Sequence[Rate], whole: Device, gpu: GpuModel, power: PowerConstants
+) -> Interval:
+    """Of the board; an engine with less than one request there on average has none for the rest of the time."""
+    busy = [min(1.0, engine.alone.running) for engine in engines]
+    moved = sum(
+        part * bytes_a_second(engine.tenant, rate.batch / part, rate.itl_s)
+        for part, engine, rate in zip(busy, engines, each, strict=True)
+    )
+    computed = sum(
+        flops_a_second(engine.tenant, rate.throughput_tok_s) for engine, rate in zip(engines, each, strict=True)
+    )
+    any_busy = 1.0 - prod(1.0 - part for part in busy)
+    return board_power(
+        gpu,
+        power,
+        memory=moved / whole.bandwidth_s / any_busy,
+        compute=computed / whole.flops_s / any_busy,
+        busy=any_busy,
     )
 
 
@@ -184,9 +206,10 @@ def _rate(engine: _Engine, constants: EngineConstants) -> Rate:
     itl = alone.iteration * engine.slowdown
     prefill = alone.prefill * engine.slowdown
     inside = prefill + (tenant.output_tokens - 1) * itl
-    waiting = tenant.in_flight - alone.running
+    in_flight = max(LEAST_IN_FLIGHT, tenant.in_flight)
+    waiting = in_flight - alone.running
     if waiting <= 0.0:
-        throughput = tenant.in_flight * tenant.output_tokens / (constants.request_s + inside)
+        throughput = in_flight * tenant.output_tokens / (constants.request_s + inside)
         return Rate(throughput, itl, constants.request_s + prefill, alone.batch)
     throughput = alone.running * tenant.output_tokens / inside
     queue = waiting * tenant.output_tokens / throughput

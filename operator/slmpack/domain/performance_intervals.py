@@ -41,10 +41,10 @@ class Widths:
     def tail(self, state: SteadyState, slowdown: float) -> Interval:
         """ITL p99: an iteration with a prompt chunk, where more than one in a hundred carries one.
 
-        Low: an iteration without; high: the slower of one with a chunk and twice the mean.
+        Low: that of the mean; high: the slower of one with a chunk and twice the mean.
         """
         chunk = state.mixed_iteration if state.mixed_part > _TAIL_PART else state.decode_iteration
-        low = self.itl(state.decode_iteration * slowdown).low
+        low = self.itl(state.iteration * slowdown).low  # never under the mean's
         high = self.itl(max(state.mixed_iteration, _TAIL_FACTOR * state.iteration) * slowdown).high
         return Interval(low=low, expected=max(state.iteration, chunk) * slowdown, high=high, basis=self.basis)
 

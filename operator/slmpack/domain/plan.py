@@ -25,6 +25,7 @@ __all__ = [
     "ReplicaState",
     "RolloutState",
     "Unplaced",
+    "UsedFit",
 ]
 
 
@@ -108,6 +109,17 @@ class RolloutState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UsedFit:
+    """How replicas fit one kind of share, and what pays there."""
+
+    product: str
+    """The GPU."""
+    share: str
+    """`describe_share` of it."""
+    fit: Fit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentPlan:
     """Everything that is decided about one SLMDeployment."""
 
@@ -120,8 +132,8 @@ class DeploymentPlan:
     needed_bytes: int
     per_gpu: int
     """Replicas that fit and pay on one GPU of the kind in use; 0 where none is placed."""
-    fit: Fit | None
-    """On the share in use, else on the best that suits; None where nothing suits."""
+    fits: tuple[UsedFit, ...]
+    """On each kind of share in use; where none is, on the best that suits; empty where nothing suits."""
     states: tuple[ReplicaState, ...]
     creates: tuple[CreatePod, ...]
     waiting: tuple[tuple[Placement, Problem], ...]
@@ -134,6 +146,11 @@ class DeploymentPlan:
     """Why the deployment is rejected or frozen; empty when it is neither."""
     never: bool = False
     """Whether the present cluster could never satisfy the spec (kstatus' Stalled)."""
+
+    @property
+    def fit(self) -> Fit | None:
+        """The first of `fits`: what the footprint is of."""
+        return self.fits[0].fit if self.fits else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,27 +10,41 @@ from slmpack.domain.prediction import Tenant
 __all__ = ["board_power", "bytes_a_second", "flops_a_second"]
 
 
-def board_power(gpu: GpuModel, constants: PowerConstants, *, memory: float, compute: float) -> Interval:
-    """Watts of the whole board while its engines are busy; `memory` and `compute` are parts of the catalogue's peaks.
+def board_power(gpu: GpuModel, constants: PowerConstants, *, memory: float, compute: float, busy: float) -> Interval:
+    """Watts of the whole board.
+
+    Args:
+        gpu: the product.
+        constants: of the fits.
+        memory: part of the catalogue's bandwidth that is used while any engine has work.
+        compute: the same of its FLOP/s.
+        busy: part of the time, 0 to 1, in which any engine has work; else the board draws its loaded idle.
 
     Where the product was measured: the fit with its spread. Elsewhere [loaded idle, TDP], and the expected value is
-    the fit of all measured products in parts of the TDP; basis assumed.
+    the fit of all measured products in parts of the TDP; basis assumed. A loaded idle that was never captured lies
+    between the lowest part of the TDP that was, and what the fit says of an engine that moves and computes nothing.
     """
     tdp = float(gpu.tdp_w)
+    fit, part = constants.fit_for(gpu.id), constants.generic
+    unloaded = tdp * part.active_w if fit is None else fit.active_w
+    low_idle = tdp * constants.loaded_idle_share
+    least, most = gpu.loaded_idle_w or (low_idle, max(low_idle, unloaded))
+    idle = (least + most) / 2
     memory = min(1.0, memory)
-    idle = gpu.loaded_idle_w[0] if gpu.loaded_idle_w is not None else tdp * constants.loaded_idle_share
-    fit = constants.fit_for(gpu.id)
-    if fit is not None:
-        expected = _within(idle, fit.active_w + fit.memory_w * memory + fit.compute_w * compute, tdp)
-        return Interval(
-            low=_within(idle, expected * fit.spread.low, tdp),
-            expected=expected,
-            high=_within(idle, expected * fit.spread.high, tdp),
-            basis=Basis.MODELLED,
-        )
-    part = constants.generic
-    expected = tdp * (part.active_w + part.memory_w * memory + part.compute_w * compute)
-    return Interval(low=idle, expected=_within(idle, expected, tdp), high=tdp, basis=Basis.ASSUMED)
+
+    def mean(resting: float, working: float) -> float:
+        return resting + busy * (max(least, min(working, tdp)) - resting)
+
+    if fit is None:
+        working = tdp * (part.active_w + part.memory_w * memory + part.compute_w * compute)
+        return Interval(low=least, expected=mean(idle, working), high=tdp, basis=Basis.ASSUMED)
+    working = max(least, min(fit.active_w + fit.memory_w * memory + fit.compute_w * compute, tdp))
+    return Interval(
+        low=mean(least, working * fit.spread.low),
+        expected=mean(idle, working),
+        high=mean(most, working * fit.spread.high),
+        basis=Basis.MODELLED,
+    )
 
 
 def bytes_a_second(tenant: Tenant, batch: float, itl_s: float) -> float:
@@ -49,7 +63,3 @@ def flops_a_second(tenant: Tenant, throughput_tok_s: float) -> float:
     request += model.attention_flops(prompt, tenant.input_tokens / 2)
     request += model.attention_flops(tenant.output_tokens, context)
     return throughput_tok_s / tenant.output_tokens * request
-
-
-def _within(low: float, value: float, high: float) -> float:
-    return max(low, min(value, high))

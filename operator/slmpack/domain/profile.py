@@ -12,10 +12,13 @@ from slmpack.domain.prediction import Sharing
 from slmpack.domain.profile_faults import PointFault
 from slmpack.domain.workload import Bounds
 
-__all__ = ["FEWEST_POINTS", "Profile", "ProfilePoint", "Refusal", "judge", "mismatch"]
+__all__ = ["FEWEST_POINTS", "Profile", "ProfilePoint", "Refusal", "incredible", "judge", "mismatch"]
 
 FEWEST_POINTS = 2
 """What a recalibration needs: one request in flight and one large number."""
+CREDIBLE = (0.3, 1.5)
+"""Requests in flight that throughput and latency imply (Little's law), as a part of those that the point states. They
+are equal in a closed loop but for what the means leave out; tokens that come in bunches make it up to 1.5."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,32 @@ def mismatch(profile: Profile, *, model: str, gpus: Collection[str]) -> str | No
     if profile.gpu is not None and profile.gpu not in gpus:
         return f"gpu: the profile was measured on {profile.gpu}, not on {' or '.join(sorted(gpus))}; measure it there"
     return None
+
+
+def incredible(profile: Profile) -> str | None:
+    """The first point that counts whose figures contradict each other, and why; None where there is none."""
+    for at, point in enumerate(profile.points):
+        if point.faults:
+            continue
+        seconds = point.itl_s
+        if point.ttft_s is not None:
+            seconds = (point.ttft_s + (profile.output_tokens - 1) * point.itl_s) / profile.output_tokens
+        implied = point.throughput_tok_s * seconds / point.concurrency
+        low, high = CREDIBLE
+        if not low <= implied <= high:
+            return (
+                f"points[{at}]: {point.throughput_tok_s:g} tokens/s at {seconds:g} s for each token of a request "
+                f"{'' if point.ttft_s is None else '(the first one included) '}are {implied:.3g} times the stated "
+                f"concurrency of {point.concurrency}, must be {low} to {high} times; {_mend(point, implied)}"
+            )
+    return None
+
+
+def _mend(point: ProfilePoint, implied: float) -> str:
+    """What would work."""
+    if point.ttft_s is None and implied < 1:
+        return "correct throughput_tok_s (of all requests) and itl_s (seconds), or add ttft_s where prompts take long"
+    return "correct throughput_tok_s (of all requests) and the latencies (seconds)"
 
 
 def judge(profile: Profile, *, policy: KneePolicy | None = None, bounds: Bounds | None = None) -> Knee | Refusal:

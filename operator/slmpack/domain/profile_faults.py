@@ -89,6 +89,8 @@ class Evidence:
     """The engine before the load of this point; None where the metrics cannot be read."""
     sightings: tuple[Sighting, ...]
     """Under full load, from the end of the warm-up to the end of the last repeat."""
+    missed: int = 0
+    """Further looks at the metrics that the server did not answer."""
     itl_s: float
     """Mean inter-token latency that the client saw, seconds."""
     client_busy: float
@@ -129,6 +131,8 @@ class FaultPolicy:
     itl_excess: float = 0.15
     """By how much the client's mean inter-token latency may exceed the engine's own."""
     least_itl_excess_s: float = 0.001
+    missed: float = 0.2
+    """Part of the looks at the engine that may fail."""
     prefix_hits: float = 0.01
     """Part of the prompt tokens found in the prefix cache."""
     tokens_excess: float = 0.05
@@ -189,9 +193,15 @@ def _client(evidence: Evidence, limits: FaultPolicy) -> str | None:
     )
 
 
-def _unseen(evidence: Evidence, _: FaultPolicy) -> str | None:
+def _unseen(evidence: Evidence, limits: FaultPolicy) -> str | None:
+    looks = len(evidence.sightings) + evidence.missed
     if evidence.before is not None and any(seen.engine.running is not None for seen in evidence.sightings):
-        return None
+        if evidence.missed <= limits.missed * looks:
+            return None
+        return (
+            f"the server did not answer {evidence.missed} of {looks} looks at its /metrics, so a cap, cache hits, "
+            "preemptions and others' requests cannot be told; read the server's log and measure again"
+        )
     return (
         "the server's /metrics do not say vllm:num_requests_running, so a cap, cache hits, preemptions and others' "
         "requests cannot be told; give the address of the engine itself, not of a gateway"
@@ -298,7 +308,7 @@ def _grown(evidence: Evidence, counter: str) -> float | None:
 def _growth(first: EngineSample, last: EngineSample, counter: str) -> float | None:
     start: float | None = getattr(first, counter)
     end: float | None = getattr(last, counter)
-    return None if start is None or end is None else end - start
+    return None if start is None or end is None or end < start else end - start  # a restart begins at 0
 
 
 def _ms(seconds: float) -> str:

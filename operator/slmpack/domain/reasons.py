@@ -21,6 +21,7 @@ class Reason(Enum):
     MODEL_GATED = "ModelGated"
     MODEL_NOT_FOUND = "ModelNotFound"
     MODEL_LEN_TOO_LONG = "ModelLenTooLong"
+    WORKLOAD_TOO_LONG = "WorkloadTooLong"
     PROFILE_UNUSABLE = "ProfileUnusable"
     # room
     FITS = "Fits"
@@ -40,6 +41,7 @@ class Reason(Enum):
     INSUFFICIENT_PODS = "InsufficientPods"
     MAX_PER_GPU = "MaxPerGPU"
     DOES_NOT_PAY = "DoesNotPay"
+    BOUNDS_NOT_KEPT = "BoundsNotKept"
     # starting and running
     CREATED = "Created"
     ALL_READY = "AllReady"

@@ -1,35 +1,22 @@
-"""From a demand to what one replica needs, and from a share to the engine flags that keep the replica inside it."""
+"""From a demand to what one replica needs: its engine, its device memory, its part of the node."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from math import floor
-from typing import assert_never
+from dataclasses import dataclass
 
-from slmpack.domain.engine import kv_element_bytes
-from slmpack.domain.engine_settings import EngineSettings
-from slmpack.domain.footprint import KV_BLOCK_TOKENS, Footprint, Serving, estimate_footprint
+from slmpack.domain.engine import EngineVersion, kv_element_bytes
+from slmpack.domain.footprint import Footprint
 from slmpack.domain.gpu import GpuCatalogue
-from slmpack.domain.model import ModelProfile
+from slmpack.domain.model import ModelProfile, Task
 from slmpack.domain.quantity import MIB, format_bytes
 from slmpack.domain.reasons import Problem, Reason
-from slmpack.domain.sharing import Exclusive, MigSlice, MpsShare, Share, cuda_total_bytes, limit_bytes
+from slmpack.domain.room import Room, least_bytes, make_room
+from slmpack.domain.serving import Engine
+from slmpack.domain.sharing import Exclusive, MigSlice, Share, limit_bytes
 from slmpack.domain.snapshot import Demand, ModelUnknown, Policy, ReplicaRecord
 
-__all__ = [
-    "Need",
-    "at_batch",
-    "batch_limits",
-    "fit_settings",
-    "is_eager",
-    "kv_bytes_of",
-    "kv_pool_tokens",
-    "nearest_fit",
-    "need_bytes",
-    "size_replica",
-    "usable_bytes",
-]
+__all__ = ["Need", "engine_of", "make_engine", "nearest_fit", "need_bytes", "room_in", "size_replica"]
 
 DEFAULT_MAX_LORAS, DEFAULT_LORA_RANK = 1, 16
 """vLLM's defaults of --max-loras and --max-lora-rank."""
@@ -57,100 +44,137 @@ class Need:
 
 def size_replica(demand: Demand, policy: Policy, records: Iterable[ReplicaRecord]) -> Need | Problem:
     """The least need, by the model's config; while that is unknown, what replicas of the same spec were placed with."""
-    model = demand.model
-    if isinstance(model, ModelUnknown):
-        known = next((r for r in records if r.spec_hash == demand.spec_hash and r.footprint and r.max_model_len), None)
-        if known is None or known.footprint is None or known.max_model_len is None:
-            return Problem(reason=model.reason, message=model.message, field="spec.model.source")
-        sequences = known.max_num_seqs or batch_limits(demand, policy)[0]
-        return _need(
-            demand, policy, footprint=known.footprint, max_model_len=known.max_model_len, max_num_seqs=sequences
+    engine = engine_of(demand, policy)
+    if isinstance(engine, Engine):
+        sequences = engine.first_num_seqs
+        return Need(
+            footprint=engine.footprint(sequences),
+            max_model_len=engine.max_model_len,
+            max_num_seqs=sequences,
+            max_num_batched_tokens=engine.batched_tokens(sequences),
+            kv_tokens=engine.least_kv_tokens(demand.workload.live_tokens),
+            cpu_millicores=demand.cpu_millicores,
+            memory_bytes=demand.memory_bytes,
+            loading_bytes=engine.model.loading_bytes,
         )
-    length = demand.max_model_len or min(model.max_positions, policy.default_max_model_len)
-    if length > model.max_positions:
-        return _too_long(length, model)
-    least, _ = batch_limits(demand, policy)
-    serving = _serving(demand, model, policy, max_model_len=length, max_num_seqs=least)
-    footprint = estimate_footprint(model, serving, runtime=policy.engines.runtime_for(demand.engine_version))
-    return _need(demand, policy, footprint=footprint, max_model_len=length, max_num_seqs=least)
+    known = next((r for r in records if r.spec_hash == demand.spec_hash and r.footprint and r.max_model_len), None)
+    if not isinstance(demand.model, ModelUnknown) or known is None or not known.footprint or not known.max_model_len:
+        return engine
+    return _need_as_recorded(demand, known.footprint, known.max_model_len, known.max_num_seqs, policy)
 
 
-def _need(demand: Demand, policy: Policy, *, footprint: Footprint, max_model_len: int, max_num_seqs: int) -> Need:
-    live = round(batch_limits(demand, policy)[0] * demand.workload.live_tokens)
+def _need_as_recorded(
+    demand: Demand, footprint: Footprint, max_model_len: int, max_num_seqs: int | None, policy: Policy
+) -> Need:
+    given, tokens = _batching(demand)
+    least, _ = _batch_limits(given, tokens, policy)
+    sequences = max_num_seqs or given or least
     return Need(
         footprint=footprint,
         max_model_len=max_model_len,
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=max(_batched_tokens(demand, policy), max_num_seqs),
-        kv_tokens=max(max_model_len, live),
+        max_num_seqs=sequences,
+        max_num_batched_tokens=max(tokens or policy.max_num_batched_tokens, sequences),
+        kv_tokens=max(max_model_len, round(least * demand.workload.live_tokens)),
         cpu_millicores=demand.cpu_millicores,
         memory_bytes=demand.memory_bytes,
-        loading_bytes=0 if isinstance(demand.model, ModelUnknown) else demand.model.loading_bytes,
     )
 
 
-def fit_settings(share: Share, need: Need, policy: Policy) -> EngineSettings | None:
-    """The flags that keep the engine inside its share, or None if its KV cache would be too small there.
-
-    vLLM's budget is utilisation x CUDA's total, and its start-up check counts the context as taken already, so
-    utilisation <= (limit - what lies outside the budget) / total, rounded down (facts: vLLM 0.33.0 `request_memory`).
-    """
-    footprint, total = need.footprint, cuda_total_bytes(share)
-    utilization = _utilization(share, footprint, policy)
-    if utilization <= 0:
-        return None
-    kv_bytes = int(utilization * total) - footprint.fixed_inside_bytes
-    if kv_bytes < footprint.kv_bytes(need.kv_tokens) or limit_bytes(share) < _while_loading(need):
-        return None
-    match share:
-        case Exclusive() | MigSlice():
-            stated_kv = None  # alone on its device: vLLM measures what is left, which is better than our estimate
-        case MpsShare():
-            block = footprint.kv_bytes_per_token * KV_BLOCK_TOKENS
-            stated_kv = kv_bytes // block * block if block else None  # an encoder has no KV cache
-        case _:
-            assert_never(share)
-    return EngineSettings(
-        gpu_memory_utilization=utilization,
-        kv_cache_memory_bytes=stated_kv,
-        max_model_len=need.max_model_len,
-        max_num_seqs=need.max_num_seqs,
-        max_num_batched_tokens=need.max_num_batched_tokens,
+def engine_of(demand: Demand, policy: Policy) -> Engine | Problem:
+    """The engine that a demand asks for; a Problem where the model is unknown or its context too short."""
+    model, args = demand.model, dict(demand.engine_args)
+    if isinstance(model, ModelUnknown):
+        return Problem(reason=model.reason, message=model.message, field="spec.model.source")
+    length = demand.max_model_len or min(model.max_positions, policy.default_max_model_len)
+    if length > model.max_positions:
+        return _too_long(length, model)
+    asked = demand.workload.input_tokens + demand.workload.output_tokens
+    if asked > length and model.task is Task.GENERATE:
+        return _workload_too_long(asked, length, model)
+    given, tokens = _batching(demand)
+    lora = "--enable-lora" in args
+    return make_engine(
+        model,
+        demand.engine_version,
+        policy,
+        max_model_len=length,
+        max_num_seqs=given,
+        max_num_batched_tokens=tokens,
+        kv_cache_dtype=args.get("--kv-cache-dtype"),
+        enforce_eager="--enforce-eager" in args,
+        cpu_cores=demand.cpu_millicores / 1000,
+        max_loras=int(args.get("--max-loras") or DEFAULT_MAX_LORAS) if lora else 0,
+        max_lora_rank=int(args.get("--max-lora-rank") or DEFAULT_LORA_RANK) if lora else 0,
     )
 
 
-def kv_pool_tokens(share: Share, need: Need, policy: Policy) -> int:
-    """KV cache tokens that an engine of this need has room for in a share, by estimate; 0 where it does not fit."""
-    footprint = need.footprint
-    budget = int(max(0.0, _utilization(share, footprint, policy)) * cuda_total_bytes(share))
-    left = max(0, budget - footprint.fixed_inside_bytes)
-    return left // max(1, footprint.kv_bytes_per_token) // KV_BLOCK_TOKENS * KV_BLOCK_TOKENS
+def make_engine(  # noqa: PLR0913 - one for each flag
+    model: ModelProfile,
+    version: EngineVersion,
+    policy: Policy,
+    *,
+    max_model_len: int,
+    max_num_seqs: int | None,
+    max_num_batched_tokens: int | None,
+    kv_cache_dtype: str | None,
+    enforce_eager: bool,
+    cpu_cores: float,
+    gpu_memory_utilization: float | None = None,
+    max_loras: int = 0,
+    max_lora_rank: int = 0,
+) -> Engine:
+    """The engine with these flags; None where they are ours to choose."""
+    least, most = _batch_limits(max_num_seqs, max_num_batched_tokens, policy)
+    return Engine(
+        model=model,
+        runtime=policy.engines.runtime_for(version),
+        max_model_len=max_model_len,
+        max_num_seqs=max_num_seqs,
+        least_num_seqs=least,
+        most_num_seqs=most,
+        max_num_batched_tokens=max_num_batched_tokens or policy.max_num_batched_tokens,
+        kv_element_bytes=kv_element_bytes(kv_cache_dtype, model_dtype_bytes=model.dtype_bytes),
+        enforce_eager=enforce_eager,
+        cpu_cores=cpu_cores,
+        gpu_memory_utilization=gpu_memory_utilization,
+        max_loras=max_loras,
+        max_lora_rank=max_lora_rank,
+    )
 
 
-def usable_bytes(share: Share, need: Need, policy: Policy) -> int:
-    """What a replica may take of a share: vLLM's budget there, and what lies outside of it."""
-    budget = int(max(0.0, _utilization(share, need.footprint, policy)) * cuda_total_bytes(share))
-    return min(limit_bytes(share), budget + need.footprint.outside_bytes)
+def _batching(demand: Demand) -> tuple[int | None, int | None]:
+    """The user's --max-num-seqs and --max-num-batched-tokens."""
+    args = dict(demand.engine_args)
+    given, tokens = args.get("--max-num-seqs"), args.get("--max-num-batched-tokens")
+    return int(given) if given else None, int(tokens) if tokens else None
 
 
-def _utilization(share: Share, footprint: Footprint, policy: Policy) -> float:
-    budget = limit_bytes(share) - footprint.outside_bytes
-    return floor(min(policy.utilization_ceiling, budget / cuda_total_bytes(share)) * 1000) / 1000
+def _batch_limits(given: int | None, tokens: int | None, policy: Policy) -> tuple[int, int]:
+    """The sequences that a share must hold at least, and the largest batch that is considered."""
+    most = given or min(policy.max_num_seqs, tokens or policy.max_num_seqs)
+    return min(policy.least_num_seqs, most), most
+
+
+def room_in(share: Share, need: Need, policy: Policy) -> Room:
+    """What a replica of this need may take of a share, and whether it fits."""
+    return make_room(
+        share,
+        need.footprint,
+        kv_tokens=need.kv_tokens,
+        loading_bytes=need.loading_bytes,
+        ceiling=policy.utilization_ceiling,
+    )
 
 
 def need_bytes(need: Need) -> int:
     """Device memory that a share must at least have, in bytes."""
-    return max(need.footprint.total_bytes(need.kv_tokens), _while_loading(need))
-
-
-def _while_loading(need: Need) -> int:
-    return need.loading_bytes + need.footprint.non_torch_bytes + need.footprint.context_bytes
+    return least_bytes(need.footprint, kv_tokens=need.kv_tokens, loading_bytes=need.loading_bytes)
 
 
 def nearest_fit(need: Need, policy: Policy) -> str:
     """The smallest MIG slice and the smallest whole GPU of the catalogue that would hold the replica."""
     options = [
-        next((name for share, name in sorted(kind, key=_by_size) if fit_settings(share, need, policy)), None)
+        next((name for share, name in sorted(kind, key=_by_size) if room_in(share, need, policy).fits), None)
         for kind in _catalogue_shares(policy.gpus)
     ]
     return " or ".join(option for option in options if option) or "no GPU of the catalogue"
@@ -178,54 +202,16 @@ def _catalogue_shares(catalogue: GpuCatalogue) -> tuple[list[tuple[Share, str]],
     return slices, gpus
 
 
-def at_batch(need: Need, demand: Demand, policy: Policy, *, max_num_seqs: int) -> Need:
-    """The need of an engine that runs so many sequences at a time; while the model is unknown, the need as it is."""
-    if isinstance(demand.model, ModelUnknown) or max_num_seqs == need.max_num_seqs:
-        return need
-    serving = _serving(demand, demand.model, policy, max_model_len=need.max_model_len, max_num_seqs=max_num_seqs)
-    return replace(
-        need,
-        footprint=estimate_footprint(demand.model, serving, runtime=policy.engines.runtime_for(demand.engine_version)),
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=serving.max_num_batched_tokens,
+def _workload_too_long(asked: int, length: int, model: ModelProfile) -> Problem:
+    works = f"set spec.engine.maxModelLen to {asked} or more"
+    if asked > model.max_positions:
+        works = f"the model has {model.max_positions} positions: state shorter requests, or take another model"
+    return Problem(
+        reason=Reason.WORKLOAD_TOO_LONG,
+        field="spec.workload",
+        message=f"spec.workload: inputTokens and outputTokens are {asked} together, more than the {length} tokens that "
+        f"the engine takes (maxModelLen); {works}",
     )
-
-
-def batch_limits(demand: Demand, policy: Policy) -> tuple[int, int]:
-    """The least and the most sequences that an engine may run at a time: the user's --max-num-seqs is both."""
-    args = dict(demand.engine_args)
-    given, tokens = args.get("--max-num-seqs"), args.get("--max-num-batched-tokens")
-    if given:
-        return int(given), int(given)
-    most = min(policy.max_num_seqs, int(tokens or policy.max_num_seqs))
-    return min(policy.least_num_seqs, most), most
-
-
-def is_eager(demand: Demand) -> bool:
-    """Whether the engine runs without CUDA graphs."""
-    return "--enforce-eager" in dict(demand.engine_args)
-
-
-def _serving(demand: Demand, model: ModelProfile, policy: Policy, *, max_model_len: int, max_num_seqs: int) -> Serving:
-    args = dict(demand.engine_args)
-    return Serving(
-        max_model_len=max_model_len,
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=max(_batched_tokens(demand, policy), max_num_seqs),
-        kv_cache_dtype_bytes=kv_bytes_of(demand, model),
-        enforce_eager=is_eager(demand),
-        max_loras=int(args.get("--max-loras") or DEFAULT_MAX_LORAS) if "--enable-lora" in args else 0,
-        max_lora_rank=int(args.get("--max-lora-rank") or DEFAULT_LORA_RANK) if "--enable-lora" in args else 0,
-    )
-
-
-def kv_bytes_of(demand: Demand, model: ModelProfile) -> int:
-    """Bytes of one element of the engine's KV cache."""
-    return kv_element_bytes(dict(demand.engine_args).get("--kv-cache-dtype"), model_dtype_bytes=model.dtype_bytes)
-
-
-def _batched_tokens(demand: Demand, policy: Policy) -> int:
-    return int(dict(demand.engine_args).get("--max-num-batched-tokens") or policy.max_num_batched_tokens)
 
 
 def _too_long(length: int, model: ModelProfile) -> Problem:

@@ -1,28 +1,33 @@
 """One engine under a constant number of requests in flight: batch, iteration time, time to first token.
 
-While a request is in the engine, each of the requests there is prefilled once, itself included. So it stays
+A request takes part in as many iterations as it has tokens to make, the first of which the last chunk of its prompt
+brings, and those that its other chunks take; during its stay each of the requests there is prefilled once, itself
+included. So it stays
 
-    R = iterations * t(b, 0) + running * prefill work of a prompt
+    R = iterations * t(b, 0) + chunks * (t(b, c) - t(b, 0)),   b = running * tokens to decode / iterations
 
-for as many iterations as it has output tokens and prompt chunks, or as all prompts together have chunks if those are
-more,
+for as many iterations as that, or as all prompts together have chunks if those are more. A chunk has at most
+max_num_batched_tokens - b tokens; where more prompts come than iterations, several share one. Neither b nor c depend on
+how fast the device is, and t only falls with its speed, so R does too.
 
-however the prompts fall. Those that come before its first token delay that token, the others lengthen the iterations
-between its tokens: ITL = (R - TTFT) / output, and the batch in decode is b = running * (R - TTFT) / R. A chunk has at
-most max_num_batched_tokens - b tokens; several short prompts share one.
+However the prompts fall: those that come before a request's first token delay that token, the others lengthen the
+iterations between its tokens.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from slmpack.domain.performance_table import EngineConstants
 from slmpack.domain.prediction import Tenant
 from slmpack.domain.step_time import StepCosts
 
-__all__ = ["SteadyState", "busy_at", "kv_limited_batch", "steady_state"]
+__all__ = ["LEAST_IN_FLIGHT", "SteadyState", "kv_limited_batch", "steady_state"]
 
+LEAST_IN_FLIGHT = 1e-9
+"""Requests; below it counts as so many: figures stay finite. One request of 30 s in a thousand years."""
 
 _FULLEST = 0.9
 """A queue of random arrivals has no mean length where it is full; closed loops have."""
@@ -41,15 +46,17 @@ class SteadyState:
     batch: float
     """Sequences in decode, on average."""
     iteration: float
-    """Mean time between two tokens of a sequence."""
+    """Mean time between two tokens of a sequence; where it has one token only, of an iteration."""
     decode_iteration: float
     """An iteration without a prompt chunk."""
     mixed_iteration: float
     """An iteration with one; where prompts run apart, both together."""
     mixed_part: float
     """Part of the iterations that carry a prompt chunk."""
+    cycle: float
+    """A mean iteration of the whole stay."""
     busy: float
-    """Of `iteration`, the part at the device's memory or arithmetic."""
+    """Of `cycle`, the part at the device's memory or arithmetic."""
     prefill: float
     """From scheduling to the first token."""
 
@@ -60,67 +67,89 @@ def kv_limited_batch(tenant: Tenant) -> float:
 
 
 def steady_state(tenant: Tenant, costs: StepCosts, constants: EngineConstants) -> SteadyState:
-    """The steady state, in two rounds: the batch follows from the times, the times hardly from the batch."""
-    running = min(tenant.in_flight, float(tenant.max_num_seqs), kv_limited_batch(tenant))
+    """The steady state of one engine with the device to itself."""
+    running = max(LEAST_IN_FLIGHT, min(tenant.in_flight, float(tenant.max_num_seqs), kv_limited_batch(tenant)))
     prompt = tenant.input_tokens * (1.0 - tenant.prefix_hit_rate)
     if prompt <= 0.0:
         return _decode_only(costs, constants, running=running)
-    batch = running
-    if constants.chunked_prefill:
-        batch = min(running, tenant.max_num_batched_tokens / (1.0 + prompt / tenant.output_tokens))
-    first = _at(tenant, costs, constants, (batch, running, prompt))
-    return _at(tenant, costs, constants, (first.batch, running, prompt))
+    shape = _chunked if constants.chunked_prefill else _apart
+    return _times(costs, constants, shape(tenant, max(1.0, running), prompt), running)
 
 
-def busy_at(tenant: Tenant, costs: StepCosts, constants: EngineConstants, state: SteadyState) -> float:
-    """Seconds at the device's memory or arithmetic in a mean iteration, at a state's batch but with other costs."""
-    prompt = tenant.input_tokens * (1.0 - tenant.prefix_hit_rate)
-    if prompt <= 0.0:
-        return _decode_only(costs, constants, running=state.running).busy
-    return _at(tenant, costs, constants, (state.batch, state.running, prompt)).busy
+class _Stay(NamedTuple):
+    """What happens while a request is in the engine, in iterations: the same on any device."""
+
+    inside: float
+    """Requests that are there; where on average less than one is, it is alone."""
+    sequences: float
+    """In decode, in a mean iteration."""
+    tokens: float
+    """That a request makes in iterations of their own: all but the first."""
+    own: float
+    """Iterations in which its prompt is read beside the decoding of others."""
+    iterations: float
+    """That decode."""
+    chunk: float
+    """Prompt tokens of an iteration that has any."""
+    chunks: float
+    """Of all prompts."""
+
+
+def _chunked(tenant: Tenant, inside: float, prompt: float) -> _Stay:
+    """Prompt chunks ride on iterations that decode, in the room that the decoding sequences leave."""
+    tokens, room = tenant.output_tokens - 1.0, float(tenant.max_num_batched_tokens)
+    full = room * tokens / (prompt + tokens)  # then every iteration is as large as it may be
+    room = max(1.0, room - min(inside - 1.0, full))
+    own = max(1.0, prompt / room)
+    iterations = max(tokens + own, inside * prompt / room)
+    chunk = min(room, prompt * max(1.0, inside / iterations))
+    sequences = max(1.0, inside * tokens / iterations)
+    return _Stay(inside, sequences, tokens, own, iterations, chunk, inside * prompt / chunk)
+
+
+def _apart(tenant: Tenant, inside: float, prompt: float) -> _Stay:
+    """Prompts have iterations of their own, which come first."""
+    tokens = tenant.output_tokens - 1.0
+    chunk = min(float(tenant.max_num_batched_tokens), prompt * max(1.0, inside / max(1.0, tokens)))
+    return _Stay(inside, inside, tokens, 0.0, tokens, chunk, inside * prompt / chunk)
 
 
 def _decode_only(costs: StepCosts, constants: EngineConstants, *, running: float) -> SteadyState:
     sequences = max(1.0, running)
     iteration = costs.iteration(sequences)
     busy = costs.work(sequences) + _kernels_busy(costs, constants, sequences)
-    return SteadyState(running, running, iteration, iteration, iteration, 0.0, min(busy, iteration), iteration)
+    return SteadyState(
+        running, running, iteration, iteration, iteration, 0.0, iteration, min(busy, iteration), iteration
+    )
 
 
-def _at(tenant: Tenant, costs: StepCosts, constants: EngineConstants, at: tuple[float, float, float]) -> SteadyState:
-    """The times at a batch in decode, of (batch, running, uncached prompt tokens), and the batch that they lead to."""
-    batch, running, prompt = at
-    output = tenant.output_tokens
-    sequences = max(1.0, batch)
-    inside = max(1.0, running)  # where on average less than one is there, it is alone
+def _times(costs: StepCosts, constants: EngineConstants, stay: _Stay, running: float) -> SteadyState:
+    inside, sequences, tokens = stay.inside, stay.sequences, stay.tokens
     fixed = costs.kernels + costs.step
     work = costs.work(sequences)
     decode = fixed + costs.sequence * sequences + work
-    room = float(tenant.max_num_batched_tokens)
-    chunk = prompt if output >= batch else batch * prompt / output
     if constants.chunked_prefill:
-        room = max(1.0, room - (sequences if inside > 1.0 else 0.0))
-        chunk = min(room, chunk)
-        more = longer = max(_SHORTEST, costs.work(sequences, chunk) - work)
-        steps = math.ceil(prompt / room) * decode
+        more = longer = max(_SHORTEST, costs.work(sequences, stay.chunk) - work)
     else:
-        chunk = min(room, chunk)
-        more = costs.work(0.0, chunk)
+        more = costs.work(0.0, stay.chunk)
         longer = max(_SHORTEST, fixed + more)
-        steps = 0.0
-    chunks = prompt / chunk
-    iterations = max(float(output), inside * chunks)
     wait = (1.0 - 1.0 / inside) * decode / 2  # for the end of the iteration under way
-    stay = iterations * decode + steps + inside * chunks * longer + wait
-    own = steps + chunks * longer
-    prefill = own * (1.0 + _ahead(inside * chunks / iterations, inside)) + wait
-    prefill = min(max(prefill, stay - output * (decode + longer)), stay - output * decode)
-    iteration = (stay - prefill) / output
-    others = (iteration - decode) / longer
-    busy = work + others * more + _kernels_busy(costs, constants, sequences)
-    decoding = running * output * iteration / (output * iteration + prefill)
+    whole = stay.iterations * decode + stay.chunks * longer
+    seconds = whole + wait
+    each = stay.chunks / inside
+    all_iterations = max(stay.iterations, stay.chunks)
+    part = stay.chunks / all_iterations
+    ahead = _ahead(part, inside) * (stay.own * decode + each * longer)
+    prefill = stay.own * decode + max(1.0, each) * longer + ahead + wait
+    prefill = min(max(prefill, seconds - tokens * (decode + longer)), seconds - tokens * decode)
+    cycle = whole / all_iterations
+    iteration = (seconds - prefill) / tokens if tokens else cycle
+    others = (iteration - decode) / longer if tokens else part
+    busy = work + _kernels_busy(costs, constants, sequences)
+    busy = (stay.iterations * busy + stay.chunks * more) / all_iterations
+    decoding = running * tokens * iteration / seconds
     mixed = decode + longer
-    return SteadyState(running, decoding, iteration, decode, mixed, others, min(busy, iteration), prefill)
+    return SteadyState(running, decoding, iteration, decode, mixed, others, cycle, min(busy, cycle), prefill)
 
 
 def _kernels_busy(costs: StepCosts, constants: EngineConstants, sequences: float) -> float:

@@ -10,7 +10,7 @@ from slmpack.domain.plan import CreatePod
 from slmpack.render.template import mapping
 from slmpack.render.volumes import model_path
 
-__all__ = ["engine_command", "waits_for_requests"]
+__all__ = ["engine_command", "plan_flags", "waits_for_requests"]
 
 _SHUTDOWN_TIMEOUT = "--shutdown-timeout"
 _SERVED_NAME = "--served-model-name"
@@ -27,7 +27,7 @@ def engine_command(create: CreatePod, *, port: int, shutdown_timeout: int | None
     The command is explicit because the image's entrypoint changed among the supported versions: from
     `python3 -m vllm.entrypoints.openai.api_server`, which takes --model, to `vllm serve`, which takes the model alone.
     """
-    flags: dict[str, str | None] = {"--port": str(port), **_model_flags(create), **_bounds(create.settings)}
+    flags: dict[str, str | None] = {"--port": str(port), **_model_flags(create), **plan_flags(create.settings)}
     if shutdown_timeout is not None:
         flags[_SHUTDOWN_TIMEOUT] = str(shutdown_timeout)
     for flag, value in create.demand.engine_args:
@@ -55,9 +55,9 @@ def _model_flags(create: CreatePod) -> dict[str, str | None]:
     return flags
 
 
-def _bounds(settings: EngineSettings) -> dict[str, str | None]:
+def plan_flags(settings: EngineSettings) -> dict[str, str]:
     """The flags that keep the engine inside its share (D5)."""
-    flags: dict[str, str | None] = {"--gpu-memory-utilization": f"{settings.gpu_memory_utilization:.3f}"}
+    flags = {"--gpu-memory-utilization": f"{settings.gpu_memory_utilization:.3f}"}
     if settings.kv_cache_memory_bytes is not None:
         flags["--kv-cache-memory-bytes"] = str(settings.kv_cache_memory_bytes)
     return {

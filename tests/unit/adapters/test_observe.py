@@ -365,13 +365,13 @@ async def test_a_profile_is_read_from_the_config_map_that_the_spec_names() -> No
     assert isinstance(demand, Demand)
     assert isinstance(demand.profile, Profile)
     assert [point.concurrency for point in demand.profile.points] == [1, 64]
-    changed = _profiles(l4=PROFILE.replace("64", "32"))
+    changed = _profiles(l4=PROFILE.replace("64", "60"))
     changed["metadata"] |= {"uid": "uid-measured", "resourceVersion": "11"}
     assert world.observer.handle(CONFIG_MAPS, "MODIFIED", changed)
     demand = await world.demand()
     assert isinstance(demand, Demand)
     assert isinstance(demand.profile, Profile)
-    assert [point.concurrency for point in demand.profile.points] == [1, 32]
+    assert [point.concurrency for point in demand.profile.points] == [1, 60]
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,17 @@ vllm:cache_config_info{engine="1",kv_cache_size_tokens="200",block_size="16",num
     assert read_exposition(text) == EngineSample(running=7, kv_usage=0.7, kv_cache_tokens=360)
 
 
-@pytest.mark.parametrize("labels", ['block_size="16"', 'block_size="None",num_gpu_blocks="8"', 'x="1"'])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        'block_size="16"',
+        'block_size="None",num_gpu_blocks="8"',
+        'x="1"',
+        'block_size="16",num_gpu_blocks="0"',
+        'kv_cache_size_tokens="0"',
+        pytest.param(f'block_size="16",num_gpu_blocks="{"9" * 5000}"', id="a number of 5000 digits"),
+    ],
+)
 def test_a_kv_cache_of_unknown_size(labels: str) -> None:
     assert read_exposition(f"vllm:cache_config_info{{{labels}}} 1\n").kv_cache_tokens is None
 
@@ -79,3 +89,9 @@ def test_a_page_without_metrics_says_nothing() -> None:
 def test_a_malformed_line_is_an_answer_that_cannot_be_used() -> None:
     with pytest.raises(Unavailable, match="no Prometheus text"):
         read_exposition('vllm:num_requests_running{engine="0"} many\n')
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "-1", "1e300", "9" * 400])
+def test_a_figure_that_no_engine_has_is_none(value: str) -> None:
+    text = f'vllm:num_requests_running{{engine="0"}} {value}\nvllm:num_requests_running{{engine="1"}} 3\n'
+    assert read_exposition(text + "vllm:num_requests_waiting 2\n") == EngineSample(waiting=2)

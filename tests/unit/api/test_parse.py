@@ -228,3 +228,24 @@ def test_no_change_to_a_good_spec_raises(obj: dict[str, Any], data: st.DataObjec
         place = place[key]
     found = parse_slmdeployment(changed)
     assert isinstance(found, SLMDeployment) or all(problem.message for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("spec", "lengths"),
+    [
+        ({}, (512, 256)),
+        ({"engine": {"maxModelLen": 300}}, (200, 100)),
+        ({"engine": {"maxModelLen": 1}}, (1, 1)),
+        ({"engine": {"maxModelLen": 300}, "workload": {"inputTokens": 512}}, (512, 256)),
+    ],
+)
+def test_lengths_that_nobody_stated_fit_into_a_request(spec: dict[str, Any], lengths: tuple[int, int]) -> None:
+    obj = {
+        "apiVersion": "slmpack.dev/v1alpha1",
+        "kind": "SLMDeployment",
+        "metadata": {"name": "a"},
+        "spec": {"model": {"source": "hf://a/b"}, **spec},
+    }
+    demand = translate(parsed(obj), known=Known(model=UNKNOWN), engines=ENGINES)
+    assert isinstance(demand, Demand)
+    assert (demand.workload.input_tokens, demand.workload.output_tokens) == lengths

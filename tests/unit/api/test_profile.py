@@ -134,6 +134,18 @@ def test_the_example_is_a_profile_with_its_knee() -> None:
             point(0, concurrency=2),
             "points: none of concurrency 1 can be used, which the knee's rule compares with; measure it",
         ),
+        (
+            point(1, itl_s=1e-7),
+            "points[1]: 2100 tokens/s at 1e-07 s for each token of a request are 3.28e-06 times the stated concurrency",
+        ),
+        (
+            point(1, itl_s=30.4),
+            "points[1]: 2100 tokens/s at 30.4 s for each token of a request are 998 times the stated concurrency of 64",
+        ),
+        (
+            point(1, ttft_s=0.1, itl_s=30.4),
+            "points[1]: 2100 tokens/s at 30.2816 s for each token of a request (the first one included) are 994 times",
+        ),
     ],
 )
 def test_each_mistake_is_named(obj: dict[str, Any], message: str) -> None:

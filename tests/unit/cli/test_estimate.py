@@ -53,7 +53,7 @@ def test_what_does_not_fit_is_a_result() -> None:
     args = (QWEN, "--gpu", "l4", "--sharing", "mps", "--replicas", "40")
     assert re.search(r"on one l4: does not fit; a replica needs [\d.]+ GiB \(estimate\)", first(*args, code=2))
     shown = text(*args, code=2)
-    assert "a replica of 8,192 tokens needs" in shown
+    assert "KV cache of 8,192 tokens" in shown
     assert "flags:" not in shown, "nobody should start it"
 
 
@@ -93,9 +93,125 @@ def test_bounds_and_objective_reach_the_choice() -> None:
     few = (*H100, "--sharing", "none", "--in-flight", "4")
     runs = {name: answer("estimate", *few, "--objective", name)["engine_flags"] for name in ("throughput", "Latency")}
     assert runs["Latency"]["--max-num-seqs"] < runs["throughput"]["--max-num-seqs"]
-    impossible = answer("estimate", *load, "--itl-ms", "0.01")
-    assert impossible["knee"] is None
-    assert impossible["fits"] is True
+
+
+@pytest.mark.parametrize(("flag", "name"), [("--itl-ms", "ITL"), ("--ttft-ms", "TTFT")])
+def test_a_bound_that_no_batch_keeps_is_told_with_what_the_gpu_could(flag: str, name: str) -> None:
+    args = (QWEN, "--gpu", "l4", flag, "0.01")
+    found = answer("estimate", *args, code=2)
+    assert found["fits"] is True
+    assert found["knee"] is found["prediction"] is found["carries_load"] is None
+    kept = found["bounds_not_kept"]
+    assert (kept["bound"], kept["limit_ms"]) == (name.lower(), 0.01)
+    alone = answer("estimate", QWEN, "--gpu", "l4", "--in-flight", "1")
+    assert alone["bounds_not_kept"] is None
+    assert kept["at_one_sequence_ms"] == pytest.approx(alone["prediction"][f"{name.lower()}_ms"]["value"], rel=0.05)
+    could = f"{kept['at_one_sequence_ms']:.1f} ms"
+    assert first(*args, code=2) == (
+        f"Qwen2.5-0.5B-Instruct on one l4: cannot keep the {name} under 0.01 ms; "
+        f"at one sequence at a time it is {could} (estimate)"
+    )
+    shown = text(*args, code=2)
+    assert "flags:" not in shown, "nobody should start it"
+    assert found["reasons"][0] in " ".join(shown.split())
+
+
+def test_a_bound_that_some_gpus_keep() -> None:
+    alone = answer("estimate", QWEN, "--gpu", "l4", "--in-flight", "1")["prediction"]["itl_ms"]["value"]
+    args = (QWEN, "--all-gpus", "--sharing", "none", "--in-flight", "4", "--itl-ms", str(alone * 0.9))
+    rows = {row["gpu"]: row for row in answer("estimate", *args)["gpus"]}
+    assert (rows["l4"]["knee"], rows["l4"]["fits"]) == (None, True)
+    assert "at one sequence at a time it is" in rows["l4"]["reason"]
+    assert rows["h100-sxm5-80gb"]["knee"] is not None
+    assert re.search(r"^l4 .* no +ITL not kept$", text(*args), re.MULTILINE)
+    nobody = (*args[:-1], "0.01", "--dtype", "float16")
+    assert text(*nobody).count("ITL not kept") > 20
+
+
+def test_where_a_bound_decides_what_was_judged_runs() -> None:
+    args = ("Qwen/Qwen2.5-1.5B-Instruct", "--gpu", "a100-sxm4-80gb", "--mig-profile", "1g.10gb", "--replicas", "3")
+    found = answer("estimate", *args, "--in-flight", "64", "--itl-ms", "20")
+    runs = found["engine_flags"]["--max-num-seqs"]
+    assert found["knee"]["batch"] < runs
+    assert found["prediction"]["effective_batch"]["value"] == pytest.approx(runs, rel=0.05)
+    assert found["prediction"]["itl_ms"]["value"] == pytest.approx(20, rel=0.03)
+    best = max(found["prediction"]["throughput_tok_s"]["value"], found["runner_up"]["throughput_tok_s"])
+    assert found["prediction"]["throughput_tok_s"]["value"] == best
+
+
+def test_a_token_budget_that_is_given_is_kept_and_caps_the_batch() -> None:
+    args = ("Qwen/Qwen2.5-1.5B-Instruct", "--gpu", "l4", "--max-num-batched-tokens", "16", "--in-flight", "64")
+    found = answer("estimate", *args)
+    flags = found["engine_flags"]
+    assert flags["--max-num-batched-tokens"] == 16 >= flags["--max-num-seqs"]
+    curve = [
+        line.split() for line in text(*args, width=100).splitlines() if re.match(r"(knee >)? +\d+ +[\d,]+ \S", line)
+    ]
+    at_knee = next(line for line in curve if line[0] == "knee")
+    assert max(int(line[2] if line[0] == "knee" else line[0]) for line in curve) == 16
+    assert float(at_knee[3].replace(",", "")) == pytest.approx(found["knee"]["throughput_tok_s"], rel=0.01)
+    assert found["prediction"]["throughput_tok_s"]["value"] == pytest.approx(
+        found["knee"]["throughput_tok_s"], rel=0.02
+    )
+
+
+@pytest.mark.parametrize("gpu", ["h100-sxm5-80gb", "a100-sxm4-80gb", "b200-180gb"])
+@pytest.mark.parametrize("more", [(), ("--replicas", "3")])
+def test_an_assumed_load_is_never_told_as_given(gpu: str, more: tuple[str, ...]) -> None:
+    found = answer("estimate", QWEN, "--gpu", gpu, *more)
+    assert found["sharing"] == "mig" or not more, "the case of a MIG profile that beats the whole GPU"
+    assert found["workload"]["basis"] == "assumed"
+    assert found["reasons"][0].startswith("Nobody said how much load there is: assumed ")
+    if found["sharing"] == "mig":
+        count = int(more[1]) if more else found["replicas_per_gpu"]
+        assert found["workload"]["in_flight"] == count * found["knee"]["batch"]
+        assert found["carries_load"] is True
+
+
+def test_requests_that_come_faster_than_they_are_answered_have_no_mean_wait() -> None:
+    args = ("Qwen/Qwen2.5-1.5B-Instruct", "--gpu", "l4", "--request-rate", "40")
+    found = answer("estimate", *args)
+    assert found["carries_load"] is False
+    assert found["prediction"]["ttft_ms"] is found["workload"]["in_flight"] is None
+    shown = " ".join(text(*args).split())
+    assert "TTFT grows without end" in shown
+    answered = found["prediction"]["throughput_tok_s"]["value"] / 256
+    assert f"about {answered:.3g} of 40 requests/s are answered, the rest waits." in shown
+    assert " in flight" not in shown
+    steady = answer("estimate", *args[:-1], "2")
+    assert steady["prediction"]["ttft_ms"]["value"] > 0
+    assert steady["workload"]["in_flight"] > 0
+
+
+def test_all_gpus_say_whether_they_carry_a_stated_load() -> None:
+    args = ("Qwen/Qwen2.5-1.5B-Instruct", "--all-gpus", "--request-rate", "20")
+    rows = {row["gpu"]: row for row in answer("estimate", *args)["gpus"]}
+    assert (rows["l4"]["carries_load"], rows["h100-sxm5-80gb"]["carries_load"]) == (False, True)
+    assert (rows["t4"]["carries_load"], rows["t4"]["requests_per_s"]) == (None, None)
+    rate = rows["l4"]["requests_per_s"]["value"]
+    assert rate == pytest.approx(rows["l4"]["throughput_tok_s"]["value"] / 256, rel=0.001)
+    assert rows["h100-sxm5-80gb"]["requests_per_s"]["value"] == pytest.approx(20, rel=0.03)
+    shown = text(*args, width=80)
+    assert re.search(rf"^l4 .* {rate:.3g}/s +whole GPU$", shown, re.MULTILINE)
+    assert re.search(r"^h100-sxm5-80gb .* yes +\S", shown, re.MULTILINE)
+    waiting = text("Qwen/Qwen2.5-1.5B-Instruct", "--all-gpus", "--in-flight", "2000", width=80)
+    assert re.search(r"^l4 .* no +\S", waiting, re.MULTILINE)
+    assert "served" not in text(QWEN, "--all-gpus", "--sharing", "none")
+
+
+def test_mps_has_no_ceiling_unless_one_is_given_and_says_so() -> None:
+    args = (*H100, "--sharing", "mps", "--replicas", "4", "--in-flight", "300")
+    note = "no SM ceiling assumed; the device plugin sets 100 / replicas %: --sm-percent 25"
+    assert note in text(*args)
+    assert "SM ceiling" not in text(*args, "--sm-percent", "25")
+    assert "SM ceiling" not in text(*H100, "--sharing", "none")
+
+
+def test_a_model_without_a_kv_cache_has_none() -> None:
+    bert = ("--config", str(ROOT / "tests/data/hf_configs/BAAI--bge-base-en-v1.5.json"))
+    shown = text(*bert, "--all-gpus", "--input-len", "128")
+    assert re.search(r"^l4 +none ", shown, re.MULTILINE)
+    assert "none: this model keeps none" in text(*bert, "--gpu", "l4", "--input-len", "128")
 
 
 def test_a_load_by_replica_and_a_given_number_of_replicas() -> None:

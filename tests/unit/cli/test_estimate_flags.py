@@ -24,6 +24,9 @@ BOTH: list[tuple[tuple[str, ...], str]] = [
     ((QWEN, "--gpu", "NVIDIA-L44"), "--gpu: 'NVIDIA-L44' is not in the catalogue; the nearest are: l4"),
     ((QWEN, "--gpu", "zzzz"), "--gpu: 'zzzz' is not in the catalogue; the nearest are: t4, a2, a10"),
     ((*L4, "--batch", "0"), "'--batch': '0': a whole number of 1 or more is needed; write for example 64"),
+    ((*L4, "--batch", "10000000000"), "'10000000000': a whole number from 1 to 1,000,000,000 is needed; write for"),
+    ((*L4, "--in-flight", "1e10"), "'--in-flight': '1e10': a number of more than 0, at most 1,000,000,000 is needed"),
+    ((*L4, "--max-model-len", "1"), "'--max-model-len': '1': a whole number of 2 or more is needed; write for"),
     ((*L4, "--batch", "2.5"), "'--batch': '2.5': a whole number of 1 or more is needed"),
     (
         (*L4, "--sm-percent", "101"),
@@ -33,7 +36,10 @@ BOTH: list[tuple[tuple[str, ...], str]] = [
     ((*L4, "--request-rate", "-1"), "'--request-rate': '-1': a number of more than 0 is needed"),
     ((*L4, "--prefix-hit-rate", "1.1"), "'--prefix-hit-rate': '1.1': a number of 0 or more and at most 1 is needed"),
     ((*L4, "--itl-ms", "soon"), "'--itl-ms': 'soon': a number of more than 0 is needed; write for example 30"),
-    ((*L4, "--ttft-ms", "inf"), "'--ttft-ms': 'inf': a number of more than 0 is needed; write for example 500"),
+    (
+        (*L4, "--ttft-ms", "inf"),
+        "'--ttft-ms': 'inf': a number of more than 0, at most 1,000,000,000 is needed; write for example 500",
+    ),
     ((*L4, "--gpu-memory-utilization", "1.5"), "'1.5': a number of more than 0, at most 1 is needed"),
     ((*L4, "--sharing", "vgpu"), "'--sharing': 'vgpu' is not one of 'none', 'mig', 'mps', 'timeslice'"),
     ((*L4, "--objective", "fame"), "'--objective': 'fame' is not one of 'throughput', 'latency', 'energy'"),
@@ -127,6 +133,7 @@ def test_a_config_file_or_the_folder_it_is_in(tmp_path: Path, command: str) -> N
     [
         ("{", "is not JSON"),
         ("[]", "is not a JSON object"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "is nested too deeply; name a model's config.json"),
         ('{"architectures": ["Nope"]}', "architectures is ['Nope']"),
     ],
 )

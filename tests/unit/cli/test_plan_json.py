@@ -43,7 +43,7 @@ def test_the_terms_add_up_to_the_need(tmp_path: Path) -> None:
     deployment = _plan(tmp_path, a_cr(replicas=9, sharing={"mode": "MPS"}))["deployments"][0]
     terms = {key: value for key, value in deployment["footprint"].items() if key.endswith("_bytes")}
     assert sum(terms.values()) == deployment["needed_bytes"]
-    pays = deployment["decision"]["replicas_per_gpu"]
+    pays = deployment["decisions"][0]["replicas_per_gpu"]
     assert deployment["replicas"] == {"wanted": 9, "placed": pays, "unplaced": 9 - pays}
     assert [(reason["reason"], reason["count"]) for reason in deployment["reasons"]] == [("DoesNotPay", 9 - pays)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
@@ -33,7 +34,8 @@ def figures(found: dict[str, Any]) -> dict[str, Any]:
 
 def test_batch_is_of_a_replica_and_in_flight_of_the_gpu() -> None:
     by_batch, by_gpu = answer(*MPS2, "--batch", "16"), answer(*MPS2, "--in-flight", "32")
-    assert by_batch == by_gpu
+    assert figures(by_batch) == figures(by_gpu)
+    assert by_batch["tenants"][0]["workload"] == by_gpu["tenants"][0]["workload"]
     assert by_batch["effective_batch"]["value"] <= 16
     assert by_batch["tenants"][0]["workload"]["in_flight"] == 32
 
@@ -46,6 +48,28 @@ def test_the_gpus_throughput_is_that_of_all_replicas() -> None:
     assert found["energy_j_per_token"]["value"] == pytest.approx(
         found["power_w"]["value"] / found["throughput_tok_s"]["value"], rel=1e-3
     )
+
+
+@pytest.mark.parametrize("load", [("--in-flight", "300"), ("--request-rate", "20"), ()])
+@pytest.mark.parametrize("more", [("--sharing", "none"), ("--sharing", "mps", "--replicas", "2")])
+def test_the_batch_is_the_one_that_estimate_decides(load: tuple[str, ...], more: tuple[str, ...]) -> None:
+    args = (*H100[1:], *more, *load)
+    predicted, estimated = answer("predict", *args), answer("estimate", *args)
+    assert estimated["replicas_per_gpu"] == predicted["replicas"] or load[:1] == ("--request-rate",)
+    (tenant,) = predicted["tenants"]
+    runs = tenant["max_num_seqs"]
+    if estimated["replicas_per_gpu"] == predicted["replicas"]:
+        assert runs == estimated["engine_flags"]["--max-num-seqs"]
+        assert predicted["throughput_tok_s"]["value"] == pytest.approx(
+            estimated["prediction"]["throughput_tok_s"]["value"], rel=0.03
+        )
+    assert runs == answer("predict", *args, "--max-num-seqs", str(runs))["tenants"][0]["max_num_seqs"] < 512
+    assert answer("predict", *args, "--max-num-seqs", "512")["tenants"][0]["max_num_seqs"] == 512
+    assert answer("predict", *H100[1:], *more, "--batch", "300")["tenants"][0]["max_num_seqs"] == 512
+
+
+def test_a_rate_has_three_digits() -> None:
+    assert "load: 6.67 requests/s," in slmpack(*H100, "--request-rate", "6.66667", width=200).stdout
 
 
 @pytest.mark.parametrize("rate", ["2", "20"])
@@ -72,7 +96,7 @@ def test_nobody_said_how_much_load_there_is() -> None:
     load = found["tenants"][0]["workload"]
     assert load["basis"] == "assumed"
     assert load == answer("estimate", *MPS2[1:])["workload"], "replicas x the knee of one"
-    assert load["in_flight"] == 2 * answer(*MPS2[:-1], "1")["tenants"][0]["workload"]["in_flight"]
+    assert load["in_flight"] == 2 * answer("estimate", *MPS2[1:])["knee"]["batch"]
     assert "(assumed: the knee; give" in slmpack(*MPS2, width=300).stdout
 
 
@@ -96,7 +120,7 @@ def test_what_does_not_fit_has_no_figures_and_a_reason() -> None:
     found = answer(*crowd, code=2)
     assert figures(found) == dict.fromkeys(GPU_FIGURES)
     assert found["tenants"][0]["fits"] is False
-    assert "does not fit: a replica of 8,192 tokens needs" in found["reasons"][0]
+    assert "does not fit: a replica needs" in found["reasons"][0]
     text = slmpack(*crowd)
     assert text.exit_code == 2
     assert text.stdout.startswith("20 x Qwen2.5-1.5B-Instruct on one l4 (MPS): does not fit")
@@ -248,13 +272,66 @@ def test_a_pack_that_cannot_be_used_is_named(
     assert not result.stdout
 
 
-@pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe", b"- a\n"])
+@pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe", b"- a\n", b"[" * 5000, b"{a: " * 5000])
 def test_a_pack_that_is_no_object(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "pack.yaml"
     path.write_bytes(content)
     result = slmpack("predict", "--pack", str(path), width=400)
     assert result.exit_code == 1
     assert str(path) in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        ("gpu: l4\nsharing: mps\ngpu: l40s\ntenants: [{model: Q, batch: 1}]\n", "gpu"),
+        ("gpu: l4\ntenants:\n- model: Q\n  batch: 1\n  batch: 64\n", "batch"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path, content: str, key: str) -> None:
+    path = tmp_path / "pack.yaml"
+    path.write_text(content, encoding="utf-8")
+    result = slmpack("predict", "--pack", str(path), width=400)
+    assert result.exit_code == 1
+    assert f"the key '{key}' is there twice; leave one of them out" in result.stderr
+    assert "line " in result.stderr
+
+
+def test_a_limit_under_a_mebibyte_is_a_limit(tmp_path: Path) -> None:
+    path = a_pack(tmp_path, {"model": QWEN, "batch": 1, "memory-gib": 0.00001}, sharing="mps")
+    result = slmpack("predict", "--pack", path, "-o", "json")
+    assert result.exit_code == 2
+    found = json.loads(result.stdout)
+    assert found["tenants"][0]["share_limit_bytes"] == 0
+    assert not found["tenants"][0]["fits"]
+    assert found["throughput_tok_s"] is None
+
+
+def test_24_replicas_of_two_kinds_take_no_time(tmp_path: Path) -> None:
+    one = {"model": QWEN, "request-rate": 1, "input-len": 128, "output-len": 32}
+    tenants = [one | {"replicas": 12}, one | {"replicas": 12, "output-len": 64}]
+    start = process_time()
+    found = answer("predict", "--pack", a_pack(tmp_path, *tenants, sharing="mps"))
+    assert process_time() - start < 5
+    assert [tenant["replicas"] for tenant in found["tenants"]] == [12, 12]
+    assert all(tenant["throughput_tok_s"]["value"] > 0 for tenant in found["tenants"])
+
+
+def test_what_does_not_fit_is_not_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def settle(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("slmpack.cli.scenario.settle", settle)
+    path = a_pack(tmp_path, {"model": BIG, "batch": 1, "memory-gib": 3}, sharing="mps")
+    assert slmpack("predict", "--pack", path).exit_code == 2
+
+
+@pytest.mark.parametrize("load", ["--in-flight", "--request-rate"])
+def test_next_to_no_load_has_finite_figures(load: str) -> None:
+    text = slmpack(*H100, load, "5e-324", "-o", "json").stdout
+    assert json.loads(text)["throughput_tok_s"]["value"] > 0
+    assert "NaN" not in text
+    assert "Infinity" not in text
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples/packs").glob("*.yaml")), ids=lambda path: path.stem)

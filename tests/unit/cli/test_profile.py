@@ -114,8 +114,9 @@ def test_a_sweep_from_end_to_end(tmp_path: Path) -> None:
 
 def test_a_configmap_for_kubectl(server: FakeVllm, tmp_path: Path) -> None:
     path = complete(tmp_path / "p.yaml")
-    found = slmpack("profile", server.url, *SHORT, "--out", str(path), "--configmap", "tiny-on-l4")
+    found = slmpack("profile", server.url, *SHORT, "--out", str(path), "--configmap", "tiny-on-l4", width=400)
     assert found.exit_code == 0, found.output
+    assert "Warning: --configmap without --gpu: a profile that does not say its GPU calibrates nothing" in found.stderr
     manifest = yaml.safe_load(found.stdout)
     assert (manifest["kind"], manifest["metadata"]["name"]) == ("ConfigMap", "tiny-on-l4")
     profile = parse_profile(manifest["data"][PROFILE_KEY])
@@ -148,6 +149,27 @@ def test_a_dry_run_sends_no_completion(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize(("asked", "kept"), [("L4", "l4"), ("NVIDIA-L4", "NVIDIA-L4")])
+def test_the_gpu_is_kept_as_the_planner_compares_it(server: FakeVllm, tmp_path: Path, asked: str, kept: str) -> None:
+    path = complete(tmp_path / "p.yaml", gpu=kept)
+    found = slmpack("profile", server.url, *SHORT, "--out", str(path), "--gpu", asked, "--configmap", "tiny-on-l4")
+    assert found.exit_code == 0, found.output
+    assert "Warning" not in found.stderr
+    assert f"    gpu: {kept}\n" in found.stdout
+
+
+def test_what_the_server_does_not_tell_is_said() -> None:
+    with fake_vllm(version_fails=True, metrics_until=0) as fake:
+        found = slmpack("profile", fake.url, "--dry-run", width=400)
+    assert found.exit_code == 0, found.output
+    assert f"{fake.url} serves tiny (org/tiny), vLLM of unknown version, " in found.stderr
+    assert found.stderr.endswith(
+        f"GET {fake.url}/metrics answered 500: no more metrics: the size of the KV cache stays unknown, and a point that"
+        " is measured like this is spoilt (Unseen).\n"
+        f"GET {fake.url}/version answered 500: no version: the engine's version stays unknown.\n"
+    )
+
+
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     with fake_vllm(step_s=0.1) as fake:
@@ -165,6 +187,15 @@ def test_the_key_of_the_server(server: FakeVllm, monkeypatch: pytest.MonkeyPatch
         monkeypatch.delenv("OPENAI_API_KEY")
         found = slmpack("profile", fake.url, "--dry-run")
     assert (found.exit_code, "answered 401" in found.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("key", ["secret\n", "sec\0ret", "sécret"])
+def test_a_key_that_no_header_can_carry(server: FakeVllm, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy() | {"OPENAI_API_KEY": key})
+    found = slmpack("profile", server.url, "--dry-run")
+    assert found.exit_code == 1
+    assert found.stderr.startswith("Error: OPENAI_API_KEY: has a line break or another character")
+    assert key not in found.stderr
 
 
 def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
@@ -198,6 +229,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
         (("http://x", "--configmap", "My_Map"), "'My_Map' is no object name"),
         (("http://x", "--configmap", "m", "-o", "json"), "--configmap and -o json exclude each other"),
         (("http://x", "--output-len", "1"), "--output-len"),
+        (("http://x", "--gpu", "l400"), "Invalid value for --gpu: 'l400' is not in the catalogue; the nearest are: l4"),
     ],
 )
 def test_options_that_make_no_sense(args: tuple[str, ...], message: str) -> None:
@@ -209,7 +241,7 @@ def test_options_that_make_no_sense(args: tuple[str, ...], message: str) -> None
 def test_nobody_there() -> None:
     found = slmpack("profile", "http://127.0.0.1:1")
     assert found.exit_code == 1
-    assert found.stderr.startswith("Error: http://127.0.0.1:1/v1/models: ")
+    assert found.stderr == "Error: http://127.0.0.1:1/v1/models: 127.0.0.1 port 1: Connection refused\n"
 
 
 # its page

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -288,12 +289,31 @@ def test_a_server_in_trouble_gets_no_more_requests() -> None:
     assert len(fake.prompts) <= 40 + 5 + 8
 
 
-def test_metrics_that_fail_end_the_sweep() -> None:
-    outcome, _ = sweep(SATURATED | {"metrics_until": 50})
-    points, missing, why = stopped(outcome)
-    assert points
-    assert why.startswith(f"{missing[0]} in flight: GET http://127.0.0.1:")
-    assert why.endswith("/metrics answered 500: no more metrics")
+@pytest.mark.parametrize("again", [90, 1_000_000], ids=["for a while", "from then on"])
+def test_metrics_that_fail_spoil_the_points_that_they_leave_out(again: int) -> None:
+    outcome, _ = sweep(SATURATED | {"metrics_until": 50, "metrics_again": again})
+    assert (outcome.missing, outcome.stopped) == ((), None)
+    faults = [tuple(found.fault for found in entry.faults) for entry in outcome.document.points]
+    assert faults[0] == ()
+    assert faults[1] == (Fault.UNSEEN,)
+    assert faults[-1] == (() if again == 90 else (Fault.UNSEEN,))
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-3", "1e308"])
+@pytest.mark.parametrize("name", ["vllm:num_requests_running", "vllm:num_preemptions_total"])
+def test_figures_that_no_engine_has_end_nothing(name: str, value: str) -> None:
+    outcome, _ = sweep(SATURATED | {"gauges": {name: value}}, concurrency=(1, 2))
+    assert outcome.missing == ()
+    found = point(outcome.document, 2)
+    assert [fault.fault for fault in found.faults] == ([Fault.UNSEEN] if name.endswith("running") else [])
+    assert (found.running if name.endswith("running") else found.preemptions) is None
+
+
+@pytest.mark.parametrize("blocks", ["0", "9" * 5000], ids=["0", "5000 digits"])
+def test_a_kv_cache_of_no_size_is_unknown(blocks: str) -> None:
+    outcome, _ = sweep(SATURATED | {"blocks": blocks}, concurrency=(1, 2))
+    assert outcome.document.kv_cache_tokens is None
+    assert [found.faults for found in outcome.document.points] == [(), ()]
 
 
 def test_a_server_that_fails_at_once_is_an_error() -> None:
@@ -426,8 +446,35 @@ def test_a_file_that_cannot_be_read_or_written(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(click.ClickException, match="cannot be read"):
         sweep(SATURATED, out=path)
-    with pytest.raises(click.ClickException, match="cannot be written"):
-        sweep(SATURATED, out=tmp_path / "nowhere" / "profile.yaml")
+    path.write_text("#" * (1024 * 1024 + 1))
+    with pytest.raises(click.ClickException, match="has more than 1048576 bytes, so it is no profile"):
+        sweep(SATURATED, out=path)
+
+
+@pytest.mark.parametrize("place", ["nowhere/profile.yaml", "file/profile.yaml", "p" * 252])
+def test_whether_the_file_can_be_written_is_tried_before_measuring(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+
+    async def main() -> FakeVllm:
+        async with serving_vllm() as fake:
+            with pytest.raises(click.ClickException, match="cannot be written"):
+                await play(fake, out=tmp_path / place)
+            return fake
+
+    assert run_in_virtual_time(main()).bodies == []
+
+
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(click.ClickException, match="is there and is no regular file; choose another path"):
+        sweep(SATURATED, out=path)
+
+
+def test_what_a_killed_run_left_is_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".profile.yaml.new")
+    sweep(SATURATED, out=tmp_path / "profile.yaml", concurrency=(1,))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["profile.yaml"]
 
 
 def test_an_interrupted_sweep_has_what_it_measured(tmp_path: Path) -> None:

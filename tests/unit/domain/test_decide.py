@@ -7,17 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from slmpack.domain.choice import Choice
-from slmpack.domain.decide import MOST_REPLICAS, Ask, Decision, _is_better, decide, ways_of
+from slmpack.domain.choice import Ask, BoundsNotKept, Choice
+from slmpack.domain.cut import CannotCut, Cut
+from slmpack.domain.decide import MOST_REPLICAS, Decision, _is_better, decide, operated, ways_of
 from slmpack.domain.engine_version import EngineVersion
 from slmpack.domain.performance import Unpredictable
 from slmpack.domain.prediction import Sharing
-from slmpack.domain.prospect import Engine
-from slmpack.domain.whatif import CannotCut, Cut
+from slmpack.domain.serving import Engine
 from slmpack.domain.workload import Bounds, Objective, Workload
 from tests.support.builders import POLICY, a_model
-from tests.unit.domain.test_prospect import a_cut, an_engine
-from tests.unit.domain.test_whatif import a_gpu
+from tests.unit.domain.test_cut import a_gpu
+from tests.unit.domain.test_part import a_cut, an_engine
 
 CONSTANTS = POLICY.performance.constants_for(EngineVersion(0, 33))
 SMALL = a_model("Qwen/Qwen2.5-0.5B-Instruct")
@@ -29,7 +29,7 @@ def an_ask(
     *,
     engine: Engine | None = None,
     objective: Objective = Objective.THROUGHPUT,
-    batch: int | None = None,
+    spread_over: int | None = None,
     replicas: int | None = None,
 ) -> Ask:
     return Ask(
@@ -38,7 +38,7 @@ def an_ask(
         workload=workload or Workload(),
         bounds=Bounds(),
         objective=objective,
-        batch=batch,
+        spread_over=spread_over,
         replicas=replicas,
     )
 
@@ -117,16 +117,54 @@ def test_replicas_pay_for_the_load_that_they_bring(gpu: str) -> None:
     choice = decision.choice
     assert isinstance(choice, Choice)
     assert choice.assumed
-    alone = decided(an_ask(), [ways(gpu)[0][:1]]).choice
-    assert isinstance(alone, Choice)
-    assert choice.workload.in_flight == pytest.approx(choice.replicas_per_gpu * alone.knee.batch)
+    assert choice.workload.in_flight == choice.replicas_per_gpu * choice.knee.batch
+    assert choice.carries
     assert decision.part.cut.replicas == choice.replicas_per_gpu
     assert decision.part.sequences == choice.max_num_seqs
     assert decision.part.fits
 
 
+@pytest.mark.parametrize("gpu", ["a100-sxm4-80gb", "h100-sxm5-80gb", "b200-180gb"])
+@pytest.mark.parametrize("replicas", [None, 2, 3])
+def test_a_row_that_wins_is_answered_under_its_own_load(gpu: str, replicas: int | None) -> None:
+    """The rows are compared under one load; what is told of the winner is its own, and that it is assumed."""
+    rows = ways(gpu) if replicas is None else ways(gpu, replicas=replicas)
+    decision = decided(an_ask(replicas=replicas), rows)
+    choice = decision.choice
+    assert isinstance(choice, Choice)
+    assert choice.assumed
+    assert choice.carries
+    assert choice.workload.in_flight == choice.replicas_per_gpu * choice.knee.batch
+    assert choice.reasons[0].startswith(f"Nobody said how much load there is: assumed {choice.replicas_per_gpu} x ")
+    if decision.part.cut.site.sharing is Sharing.MIG:
+        assert decision.part.sequences == choice.max_num_seqs
+
+
+@pytest.mark.parametrize(("given", "runs"), [(None, 8), (24, 24)])
+def test_a_bound_that_no_way_to_share_keeps(given: int | None, runs: int) -> None:
+    """The memory is that of the least batch: what comes nearest."""
+    ask = replace(an_ask(GIVEN, engine=an_engine(SMALL, max_num_seqs=given)), bounds=Bounds(itl_s=0.0001))
+    decision = decided(ask, ways("a100-sxm4-40gb"))
+    assert isinstance(decision.choice, BoundsNotKept)
+    assert decision.choice.bound == "itl"
+    assert decision.part.fits
+    assert decision.part.sequences == runs
+
+
+def test_the_batch_that_the_operator_would_run_is_known_for_any_number_of_replicas() -> None:
+    ask = an_ask(GIVEN)
+    one, two = (operated(ask, a_cut(Sharing.MPS, count, gpu="h100-sxm5-80gb"), policy=POLICY) for count in (1, 2))
+    assert one.max_num_seqs == one.most_num_seqs
+    assert two.max_num_seqs is not None
+    assert one.max_num_seqs is not None
+    assert two.max_num_seqs < one.max_num_seqs, "two may be no slower than one alone by more than the rule says"
+    assert operated(ask, a_cut(Sharing.MPS, 20), policy=POLICY) == ask.engine, "it does not fit"
+    unknown = replace(a_cut(), site=replace(a_cut().site, gpu=replace(a_gpu("l4"), bandwidth_gb_s=None)))
+    assert operated(ask, unknown, policy=POLICY).max_num_seqs == POLICY.unpredicted_num_seqs
+
+
 def test_a_load_by_replica_grows_with_the_replicas() -> None:
-    choice = decided(an_ask(batch=24), ways("h100-sxm5-80gb")[:1]).choice
+    choice = decided(an_ask(Workload(in_flight=24.0 * 8), spread_over=8), ways("h100-sxm5-80gb")[:1]).choice
     assert isinstance(choice, Choice)
     assert choice.workload.in_flight == 24.0 * choice.replicas_per_gpu
 
@@ -222,3 +260,20 @@ def _itl_at_32(cut: Cut) -> float:
     found = decided(an_ask(Workload(in_flight=32.0), engine=an_engine(SMALL, max_num_seqs=32)), [(cut,)]).choice
     assert isinstance(found, Choice)
     return found.prediction.tenants[0].itl_s.expected
+
+
+def test_what_nobody_can_predict_runs_a_modest_batch_unless_one_is_given() -> None:
+    unknown = replace(a_cut(), site=replace(a_cut().site, gpu=replace(a_gpu("l4"), bandwidth_gb_s=None)))
+    ours, given = (decided(an_ask(engine=an_engine(SMALL, max_num_seqs=n)), [(unknown,)]) for n in (None, 300))
+    assert (ours.part.sequences, given.part.sequences) == (POLICY.unpredicted_num_seqs, 300)
+
+
+def test_a_share_must_hold_the_least_batch_at_its_mean_length() -> None:
+    """As in the plan: an engine would start with room for one longest request, but serve hardly anybody."""
+    long = Workload(in_flight=8.0, input_tokens=3000, output_tokens=1000)
+    row = (a_cut(Sharing.MPS, 9),)
+    assert decided(an_ask(GIVEN), [row]).part.fits
+    crowded = decided(an_ask(long), [row])
+    assert (crowded.part.fits, crowded.part.room.kv_tokens) == (False, 8 * 3500)
+    few = decided(an_ask(long, engine=an_engine(SMALL, max_num_seqs=2)), [row])
+    assert (few.part.fits, few.part.room.kv_tokens) == (True, 2 * 3500)

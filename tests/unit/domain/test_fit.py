@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from slmpack.domain.board import Candidate
-from slmpack.domain.choice import Choice
+from slmpack.domain.choice import Ask, Choice
+from slmpack.domain.decide import decide, ways_of
 from slmpack.domain.fit import Fit
 from slmpack.domain.gpu import GpuModel
 from slmpack.domain.interval import Basis
@@ -20,7 +21,8 @@ from slmpack.domain.performance import Unpredictable
 from slmpack.domain.prediction import Sharing
 from slmpack.domain.profile import Profile, ProfilePoint
 from slmpack.domain.reasons import Problem, Reason
-from slmpack.domain.sizing import size_replica
+from slmpack.domain.serving import Engine
+from slmpack.domain.sizing import engine_of, size_replica
 from slmpack.domain.snapshot import Demand, ModelUnknown, NodeView, Policy
 from slmpack.domain.workload import Bounds, Objective, Workload
 from tests.support.builders import (
@@ -73,7 +75,8 @@ def test_a_small_share_holds_a_smaller_batch_and_says_so() -> None:
     long = replace(a_demand(), workload=Workload(input_tokens=6000, output_tokens=1000))
     small, large = (candidate(long, mig_node("n", slices={profile: 1})).fit for profile in ("1g.10gb", "4g.20gb"))
     assert small.settings.max_num_seqs < large.settings.max_num_seqs
-    assert small.short_of_kv
+    assert not small.sufficient
+    assert large.sufficient
 
 
 def test_few_requests_are_served_best_by_one_replica_and_many_by_more() -> None:
@@ -85,7 +88,9 @@ def test_few_requests_are_served_best_by_one_replica_and_many_by_more() -> None:
     assert few.cap is not None
     assert few.cap.problem.reason is Reason.DOES_NOT_PAY
     assert few.fit.no_more.rstrip(".") in few.cap.problem.message
-    assert few.fit.reasons == (*choice_of(few.fit).reasons, few.fit.no_more)
+    assert few.fit.reasons == (*few.fit.notes, *choice_of(few.fit).reasons)
+    assert [note.split()[0] for note in few.fit.notes] == ["Figures", "Each"]
+    assert any(few.fit.no_more in reason for reason in few.fit.reasons)
 
 
 def test_replicas_beyond_what_pays_are_unplaced_until_the_user_states_a_number() -> None:
@@ -133,7 +138,7 @@ def test_an_unknown_model_has_no_decision_and_no_bound() -> None:
         (),
         "",
     )
-    assert not found.fit.short_of_kv
+    assert (found.fit.sufficient, found.fit.each_tok_s, found.fit.carries) == (True, 0.0, None)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +149,7 @@ def test_what_nobody_can_predict_bounds_only_replicas_that_share(node: NodeView)
     found = candidate(a_demand(), node, blind)
     assert isinstance(found.fit.choice, Unpredictable)
     assert found.fit.settings.max_num_seqs == 128
-    assert found.fit.reasons == (found.fit.choice.reason,)
+    assert found.fit.reasons == (*found.fit.notes, found.fit.choice.reason)
     shares = node.name == "n" and any(name == "nvidia.com/gpu" for name in node.allocatable)
     assert (found.cap is not None) == shares
     if found.cap is not None:
@@ -179,7 +184,7 @@ def test_a_least_need_that_does_not_fit_has_no_fit() -> None:
 
 def a_profile(**changes: object) -> Profile:
     points = tuple(
-        ProfilePoint(concurrency=size, throughput_tok_s=size / itl, itl_s=itl) for size, itl in ((1, 0.03), (64, 0.09))
+        ProfilePoint(concurrency=size, throughput_tok_s=size / itl, itl_s=itl) for size, itl in ((1, 0.012), (64, 0.03))
     )
     profile = Profile(
         model="Qwen/Qwen2.5-1.5B-Instruct",
@@ -245,3 +250,41 @@ def test_an_encoder_has_no_cache_and_no_prediction(node: NodeView) -> None:
     fit = candidate(a_demand(model=model), node).fit
     assert isinstance(fit.choice, Unpredictable)
     assert fit.settings.kv_cache_memory_bytes is None
+
+
+@pytest.mark.parametrize("load", [Workload(), Workload(in_flight=400), Workload(request_rate=30)])
+@pytest.mark.parametrize(("replicas", "whole"), [(4, mps_node("n")), (2, mig_node("n", slices={"3g.20gb": 2}))])
+def test_the_plan_and_the_estimate_decide_alike(load: Workload, replicas: int, whole: NodeView) -> None:
+    """For a GPU that is shared in the same way, under the same load."""
+    demand = replace(a_demand(replicas=replicas), workload=load)
+    fit = candidate(demand, whole).fit
+    engine, gpu = engine_of(demand, POLICY), read_nodes((whole,), POLICY.gpus)[0].gpu
+    assert isinstance(engine, Engine)
+    assert gpu is not None
+    ask = Ask(
+        engine=engine,
+        constants=POLICY.performance.constants_for(demand.engine_version),
+        workload=load,
+        bounds=Bounds(),
+        objective=Objective.THROUGHPUT,
+        spread_over=replicas,
+    )
+    if "3g.20gb" in str(whole.allocatable):
+        rows = ways_of(gpu, Sharing.MIG, mig_profile="3g.20gb", replicas=replicas)
+    else:
+        rows = ways_of(gpu, Sharing.MPS, replicas=replicas, sm_percent=100 // replicas)
+    assert isinstance(rows, tuple)
+    found = decide(ask, rows, policy=POLICY)
+    assert (found.choice, found.part.settings) == (fit.choice, fit.settings)
+
+
+def test_an_offer_that_keeps_the_bounds_at_no_batch_does_not_suit() -> None:
+    demand = replace(a_demand(), bounds=Bounds(itl_s=0.005))
+    nodes = (whole_node("slow"), whole_node("fast", product=H100))
+    (create,) = creates(plan(a_snapshot(deployments=(a_deployment(demand=demand),), nodes=nodes)))
+    assert create.placement.node == "fast"
+    (entry,) = plan(a_snapshot(deployments=(a_deployment(demand=demand),), nodes=nodes[:1])).deployments
+    (unplaced,) = entry.unplaced
+    assert (unplaced.problem.reason, unplaced.problem.field) == (Reason.BOUNDS_NOT_KEPT, "spec.bounds")
+    assert unplaced.problem.message.startswith("Exclusive on node slow: No batch keeps the ITL under 5")
+    assert entry.never

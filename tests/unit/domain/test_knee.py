@@ -111,13 +111,16 @@ def test_replicas_that_share_a_gpu_keep_to_the_latency_of_one_alone() -> None:
     assert (knee.batch, knee.binding) == (80, Binding.ITL_FACTOR)
     slow = find_knee(shared, replace(POLICY, reference_itl_s=0.003), NO_BOUNDS)
     assert slow == NoKnee(
-        reason="Not even one sequence at a time: at 1 the ITL is 7.1 ms, over 2 x the 3.0 ms of one replica alone at 32."
+        reason="Not even one sequence at a time: at 1 the ITL is 7.1 ms, over 2 x the 3.0 ms of one replica alone at 32.",
+        broken=Binding.ITL_FACTOR,
     )
 
 
 def test_a_bound_on_a_latency_that_was_not_measured_is_not_kept() -> None:
     found = find_knee(published_points(), KneePolicy(), Bounds(ttft_s=1.0))
-    assert found == NoKnee(reason="Not even one sequence at a time: at 1 the TTFT is not known.")
+    assert found == NoKnee(
+        reason="Not even one sequence at a time: at 1 the TTFT is not known.", broken=Binding.TTFT_BOUND
+    )
 
 
 def test_a_batch_of_any_size_pays_where_nothing_binds() -> None:

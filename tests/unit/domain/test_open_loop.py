@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from slmpack.domain.cut import Cut
 from slmpack.domain.engine_version import EngineVersion
 from slmpack.domain.open_loop import Settled, settle
 from slmpack.domain.performance import Rate, Unpredictable, rates
 from slmpack.domain.prediction import Sharing, Site, Tenant
-from slmpack.domain.whatif import Cut
 from tests.support.builders import POLICY, a_model
-from tests.unit.domain.test_prospect import a_cut
+from tests.unit.domain.test_part import a_cut
 
 CONSTANTS = POLICY.performance.constants_for(EngineVersion(0, 33))
 TENANT = Tenant(

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -233,6 +235,21 @@ def test_an_open_load_that_one_replica_carries_needs_no_second() -> None:
     both = decided(modelled(1), modelled(2), modelled(3), load=Load(demand_tok_s=19_500))
     assert both.operating.replicas == 2
     assert both.steps[-1].text == "2 replicas carry the whole load within the bounds: another does not pay."
+
+
+def test_a_load_that_only_a_batch_would_carry_that_does_not_run_is_not_called_carried() -> None:
+    load = Load(demand_tok_s=9000)
+    few = replace(modelled(1), runs=32.0)
+    answer = decided(few, modelled(2), load=load)
+    assert not answer.operating.carries
+    assert "9,000 instead of 9,000 output tokens/s" in answer.steps[0].text
+
+
+def test_a_batch_below_one_is_no_zero() -> None:
+    answer = decided(modelled(1), modelled(2), load=Load(demand_tok_s=1.0), rule=a_rule(Objective.LATENCY))
+    found = re.match(r"2 replicas at batch (\S+) instead of 1 at (\S+): ", answer.steps[0].text)
+    assert found is not None
+    assert 0 < float(found[1]) < float(found[2]) < 0.1
 
 
 def test_latency_wants_the_packing_with_the_lower_itl_that_carries_as_much() -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
+from math import isfinite
+from time import process_time
 
 import pytest
 
@@ -9,8 +11,12 @@ from slmpack.domain.calibration import Calibration, MeasuredPoint
 from slmpack.domain.gpu import DenseTflops
 from slmpack.domain.interval import Basis, Interval
 from slmpack.domain.performance import Rate, Unpredictable, calibrate, predict, rates
+from slmpack.domain.performance_table import EngineConstants
+from slmpack.domain.power import board_power
 from slmpack.domain.prediction import GpuPrediction, Sharing, Site, Tenant
+from slmpack.domain.steady_state import LEAST_IN_FLIGHT
 from tests.support.builders import a_model
+from tests.support.models import a_model_profile
 from tests.support.performance import V0, V1_ASYNC, a_gpu, a_mig_site, a_site, a_tenant, an_embedder
 
 MPS = a_site(sharing=Sharing.MPS)
@@ -122,8 +128,8 @@ def test_time_slicing_takes_turns() -> None:
 
     assert one == rate(a_tenant())[0]
     assert pair.itl_s == pytest.approx(2 * factor * one.itl_s)
-    assert unequal[0].itl_s == pytest.approx(factor * (rate(small)[0].itl_s + rate(large)[0].itl_s))
-    assert unequal[0].itl_s == pytest.approx(unequal[1].itl_s)
+    assert unequal[0].itl_s == pytest.approx(factor * (rate(small)[0].itl_s + rate(large)[0].itl_s), rel=0.03)
+    assert unequal[0].itl_s == pytest.approx(unequal[1].itl_s, rel=0.1)
 
 
 def test_a_ceiling_costs_prompts_more_than_decoding() -> None:
@@ -275,3 +281,87 @@ def test_no_figures_for_a_dtype_is_no_guess() -> None:
     site = Site(gpu=replace(a_gpu(), dense_tflops=DenseTflops()), sharing=Sharing.NONE)
 
     assert isinstance(rates((a_tenant(),), site, V1_ASYNC), Unpredictable)
+
+
+MODELS = ("Qwen/Qwen3-4B", "deepseek-ai/DeepSeek-V2-Lite", "Qwen/Qwen3-30B-A3B", "google/gemma-2-2b-it")
+LENGTHS = ((1, 1), (512, 1), (512, 2), (128, 16), (512, 64), (512, 256), (8000, 1))
+BATCHES = (0.3, 1.0, 3.0, 8.0, 16.0, 64.0, 80.0, 256.0, 300.0, 1024.0)
+
+
+def on_grid(name: str, lengths: tuple[int, int], hits: float, batch: float) -> Tenant:
+    tenant = a_tenant(model=a_model_profile(name), in_flight=batch, lengths=lengths, max_num_batched_tokens=8192)
+    return replace(tenant, max_num_seqs=4096, kv_cache_tokens=10**8, prefix_hit_rate=hits)
+
+
+def faster(site: Site, *, bandwidth: float, compute: float) -> Site:
+    gpu = site.gpu
+    assert gpu.bandwidth_gb_s is not None
+    peaks = DenseTflops(bf16=(gpu.dense_tflops.bf16 or 0.0) * compute, fp16=(gpu.dense_tflops.fp16 or 0.0) * compute)
+    return replace(site, gpu=replace(gpu, bandwidth_gb_s=gpu.bandwidth_gb_s * bandwidth, dense_tflops=peaks))
+
+
+@pytest.mark.parametrize("site", [a_site(), a_site("l4"), MPS], ids=["h100", "l4", "two of h100"])
+@pytest.mark.parametrize("constants", [V0, V1_ASYNC], ids=["V0", "V1 async"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_faster_device_never_gives_less(name: str, constants: EngineConstants, site: Site) -> None:
+    for lengths, hits, batch in product(LENGTHS, (0.0, 0.95), BATCHES):
+        tenants = (on_grid(name, lengths, hits, batch),) * (2 if site is MPS else 1)
+        plain, wider, stronger = (
+            rates(tenants, faster(site, bandwidth=bandwidth, compute=compute), constants)
+            for bandwidth, compute in ((1.0, 1.0), (1.3, 1.0), (1.0, 1.3))
+        )
+
+        assert isinstance(plain, tuple)
+        for better in (wider, stronger):
+            assert isinstance(better, tuple)
+            assert better[0].throughput_tok_s >= plain[0].throughput_tok_s * (1 - 1e-9), (lengths, hits, batch)
+
+
+@pytest.mark.parametrize("constants", [V0, V1_ASYNC], ids=["V0", "V1 async"])
+@pytest.mark.parametrize("name", MODELS)
+def test_more_in_flight_never_gives_less(name: str, constants: EngineConstants) -> None:
+    for lengths, hits in product(LENGTHS, (0.0, 0.5, 0.95)):
+        found = [rates((on_grid(name, lengths, hits, batch),), a_site(), constants) for batch in BATCHES]
+
+        for before, after in pairwise(found):
+            assert isinstance(before, tuple)
+            assert isinstance(after, tuple)
+            assert after[0].throughput_tok_s >= before[0].throughput_tok_s * (1 - 1e-9), (lengths, hits)
+
+
+def test_one_token_out_is_all_prompts_together() -> None:
+    (found,) = rate(a_tenant(in_flight=16.0, lengths=(512, 1)))
+
+    assert found.batch == 0.0
+    assert found.throughput_tok_s == pytest.approx(16 / found.ttft_s, rel=0.2)
+
+
+@pytest.mark.parametrize("in_flight", [5e-324, 1e-200, 1e-12])
+def test_next_to_no_load_has_finite_figures(in_flight: float) -> None:
+    found = prediction(a_tenant(in_flight=in_flight))
+    one = rate(a_tenant(in_flight=1.0))[0]
+
+    figures = (found.throughput_tok_s, found.power_w, found.energy_j_per_token, found.tenants[0].ttft_s)
+    assert all(isfinite(end) for each in figures for end in (each.low, each.expected, each.high))
+    assert found.throughput_tok_s.expected == pytest.approx(one.throughput_tok_s * LEAST_IN_FLIGHT)
+    idle = board_power(a_gpu(), V1_ASYNC.power, memory=0.0, compute=0.0, busy=0.0)
+    assert found.power_w.expected == pytest.approx(idle.expected)
+
+
+def test_an_engine_draws_power_while_it_has_work() -> None:
+    rare, half, one = (prediction(a_tenant(in_flight=load)).power_w for load in (0.01, 0.5, 1.0))
+    two = prediction(*[a_tenant(in_flight=0.5)] * 2, site=MPS).power_w
+    idle = board_power(a_gpu(), V1_ASYNC.power, memory=0.0, compute=0.0, busy=0.0).expected
+
+    assert rare.expected - idle == pytest.approx(0.01 * (one.expected - idle))
+    assert half.expected - idle == pytest.approx(0.5 * (one.expected - idle))
+    assert rare.low < rare.expected < rare.high < one.expected
+    assert half.expected < two.expected < one.expected  # in a quarter of the time both rest
+
+
+def test_40_unequal_engines_are_predicted_in_time() -> None:
+    start = process_time()
+    found = prediction(*[a_tenant(in_flight=4.0)] * 20, *[a_tenant(in_flight=8.0)] * 20, site=MPS)
+
+    assert process_time() - start < 1.0
+    assert len(found.tenants) == 40

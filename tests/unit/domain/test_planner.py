@@ -88,7 +88,7 @@ def test_a_create_says_everything_that_the_pod_will_be_known_by() -> None:
     assert record.max_num_seqs == create.settings.max_num_seqs
     assert entry.kv_tokens == max(8192, 640 * create.settings.max_num_seqs)
     assert entry.needed_bytes == record.footprint.total_bytes(entry.kv_tokens)  # type: ignore[union-attr]
-    assert entry.per_gpu == entry.fit.pays
+    assert (entry.per_gpu, entry.fit.pays) == (1, None)
 
 
 def test_shared_gpus_start_one_replica_at_a_time() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from slmpack.domain.knee import Binding, Knee
 from slmpack.domain.prediction import Sharing
-from slmpack.domain.profile import Profile, ProfilePoint, Refusal, judge, mismatch
+from slmpack.domain.profile import Profile, ProfilePoint, Refusal, incredible, judge, mismatch
 from slmpack.domain.profile_faults import Fault, PointFault
 from slmpack.domain.workload import Bounds
 
@@ -141,3 +141,30 @@ def test_a_profile_of_another_model_or_gpu_says_nothing() -> None:
     assert mismatch(profile, model="org/model", gpus={"t4", "a10"}) == (
         "gpu: the profile was measured on l4, not on a10 or t4; measure it there"
     )
+
+
+def with_last(**other: float | None) -> Profile:
+    """Two points of 256 tokens each, of which the last is so."""
+    profile = a_profile(100, 190)
+    first, last = (replace(point, ttft_s=None) for point in profile.points)
+    return replace(profile, points=(first, replace(last, **other)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("part", "credible"), [(0.29, False), (0.31, True), (1.0, True), (1.49, True), (1.51, False)])
+def test_throughput_and_latency_must_agree_with_the_concurrency(part: float, credible: bool) -> None:
+    found = incredible(with_last(itl_s=part * 2 / 190))
+    assert (found is None) is credible
+    assert credible or str(found).startswith("points[1]: 190 tokens/s at ")
+
+
+def test_long_prompts_are_credible_where_the_time_to_first_token_is_stated() -> None:
+    """16 of 20 ms between tokens are little beside 5 s of prefill."""
+    profile = replace(with_last(throughput_tok_s=6.0, itl_s=0.02, ttft_s=5.0), output_tokens=16)
+    assert incredible(profile) is None
+    found = incredible(replace(profile, points=(profile.points[0], replace(profile.points[1], ttft_s=None))))
+    assert str(found).endswith("or add ttft_s where prompts take long")
+    assert str(incredible(replace(profile, output_tokens=1))).endswith("(of all requests) and the latencies (seconds)")
+
+
+def test_spoilt_points_need_not_agree() -> None:
+    assert incredible(spoilt(with_last(itl_s=1e-7), 2)) is None

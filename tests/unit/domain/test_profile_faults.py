@@ -115,6 +115,20 @@ def test_metrics_that_cannot_be_read(blind: dict[str, Any]) -> None:
     assert "vllm:num_requests_running" in message
 
 
+def test_metrics_that_often_fail() -> None:
+    """5 looks were answered."""
+    assert find_faults(evidence(missed=1)) == ()
+    fault, message = only(evidence(missed=2))
+    assert fault is Fault.UNSEEN
+    assert message.startswith("the server did not answer 2 of 7 looks at its /metrics, so a cap")
+
+
+def test_counters_that_begin_anew_count_nothing() -> None:
+    found = evidence(sightings=looks(lambda step: {"preemptions": 10 - step, "started_at": 1.0 + step}))
+    assert found.preemptions is None
+    assert only(found)[0] is Fault.SWITCHED
+
+
 def test_two_processes_behind_one_address() -> None:
     fault, message = only(evidence(sightings=looks(lambda step: {"started_at": 1.0 + step % 2})))
     assert fault is Fault.SWITCHED

@@ -355,8 +355,10 @@ CAUSES: dict[str, tuple[PodView, Reason | None, str]] = {
     "vLLM could not start": (
         failed(message="RuntimeError: Engine core initialization failed. See root cause above."),
         Reason.POD_FAILED,
-        "Error RuntimeError: Engine core initialization failed. See root cause above. (exit code 1); the cause stands "
-        "further up: see kubectl logs -n llm qwen-0",
+        (
+            "Error RuntimeError: Engine core initialization failed. See root cause above. (exit code 1); the cause stands "
+            "further up: see kubectl logs -n llm qwen-0"
+        ),
     ),
     "unknown": (pod(ready=False, phase=PodPhase.UNKNOWN), Reason.NODE_LOST, "node n does not answer"),
     "unschedulable": (starting(node=None, unschedulable="0/3 nodes"), Reason.UNSCHEDULABLE, "0/3 nodes"),

@@ -10,15 +10,14 @@ from slmpack.domain.engine_settings import EngineSettings
 from slmpack.domain.gpu import GpuCatalogue
 from slmpack.domain.quantity import GIB, MIB
 from slmpack.domain.reasons import Problem, Reason
-from slmpack.domain.sharing import Exclusive, MpsShare
+from slmpack.domain.serving import Engine
+from slmpack.domain.sharing import Exclusive, MpsShare, Share
 from slmpack.domain.sizing import (
     Need,
-    at_batch,
-    batch_limits,
-    fit_settings,
-    kv_pool_tokens,
+    engine_of,
     nearest_fit,
     need_bytes,
+    room_in,
     size_replica,
 )
 from slmpack.domain.snapshot import Demand, ModelUnknown, ReplicaRecord
@@ -36,6 +35,18 @@ from tests.support.builders import (
 )
 
 UNKNOWN = ModelUnknown(reason=Reason.MODEL_UNAVAILABLE, message="the model source does not answer")
+
+
+def an_engine(demand: Demand) -> Engine:
+    engine = engine_of(demand, POLICY)
+    assert isinstance(engine, Engine)
+    return engine
+
+
+def settings_in(share: Share, need: Need) -> EngineSettings | None:
+    room = room_in(share, need, POLICY)
+    settings = room.settings(max_model_len=8192, max_num_seqs=8, max_num_batched_tokens=2048)
+    return settings if room.fits else None
 
 
 def a_record() -> ReplicaRecord:
@@ -61,19 +72,21 @@ def test_a_length_beyond_the_models_is_named_with_what_works() -> None:
 @pytest.mark.parametrize(
     ("args", "limits", "tokens"),
     [
-        ((), (8, 512), 2048),
-        ((("--max-num-seqs", "64"),), (64, 64), 2048),
-        ((("--max-num-batched-tokens", "64"),), (8, 64), 64),
-        ((("--max-num-batched-tokens", "4"),), (4, 4), 4),
-        ((("--max-num-seqs", "4096"),), (4096, 4096), 4096),
-        ((("--max-num-seqs", "16"), ("--max-num-batched-tokens", "512")), (16, 16), 512),
+        ((), (8, 8, 512), 2048),
+        ((("--max-num-seqs", "64"),), (64, 8, 64), 2048),
+        ((("--max-num-seqs", "3"),), (3, 3, 3), 2048),
+        ((("--max-num-batched-tokens", "64"),), (8, 8, 64), 64),
+        ((("--max-num-batched-tokens", "4"),), (4, 4, 4), 4),
+        ((("--max-num-seqs", "4096"),), (4096, 8, 4096), 4096),
+        ((("--max-num-seqs", "16"), ("--max-num-batched-tokens", "512")), (16, 8, 16), 512),
     ],
 )
 def test_batching_is_the_users_else_within_the_policys(
-    args: tuple[tuple[str, str | None], ...], limits: tuple[int, int], tokens: int
+    args: tuple[tuple[str, str | None], ...], limits: tuple[int, int, int], tokens: int
 ) -> None:
     demand = a_demand(engine_args=args)
-    assert batch_limits(demand, POLICY) == limits
+    engine = an_engine(demand)
+    assert (engine.first_num_seqs, engine.least_num_seqs, engine.most_num_seqs) == limits
     need = a_need(demand)
     assert (need.max_num_seqs, need.max_num_batched_tokens) == (limits[0], tokens)
 
@@ -82,18 +95,9 @@ def test_the_least_cache_holds_a_longest_request_and_the_least_batch() -> None:
     long = replace(a_demand(), workload=Workload(input_tokens=3000, output_tokens=200))
     assert a_need(long).kv_tokens == 8 * 3100
     assert a_need(replace(long, max_model_len=30_000)).kv_tokens == 30_000
-
-
-def test_a_larger_batch_takes_more_and_leaves_less_for_the_cache() -> None:
-    demand, share = a_demand(), exclusive(24 * GIB)
-    small = a_need(demand)
-    large = at_batch(small, demand, POLICY, max_num_seqs=512)
-    assert (large.max_num_seqs, large.max_num_batched_tokens) == (512, 2048)
-    assert large.footprint.activation_bytes > small.footprint.activation_bytes
-    assert 0 < kv_pool_tokens(share, large, POLICY) < kv_pool_tokens(share, small, POLICY)
-    assert at_batch(small, demand, POLICY, max_num_seqs=8) is small
-    assert at_batch(small, replace(demand, model=UNKNOWN), POLICY, max_num_seqs=512) is small
-    assert kv_pool_tokens(exclusive(MIB), small, POLICY) == 0
+    many = replace(long, engine_args=(("--max-num-seqs", "64"),))
+    assert a_need(many).kv_tokens == 8 * 3100, "not of all 64: what finds no room waits"
+    assert a_need(replace(long, engine_args=(("--max-num-seqs", "3"),))).kv_tokens == 3 * 3100
 
 
 def test_flags_that_change_memory_change_the_footprint() -> None:
@@ -140,8 +144,8 @@ def test_weights_that_the_engine_quantises_itself_are_whole_while_they_load() ->
     need = a_need(a_demand(model=quantised))
     assert need.loading_bytes == model.weight_bytes
     huge = replace(need, loading_bytes=30 * GIB)
-    assert fit_settings(exclusive(24 * GIB), need, POLICY) is not None
-    assert fit_settings(exclusive(24 * GIB), huge, POLICY) is None
+    assert settings_in(exclusive(24 * GIB), need) is not None
+    assert settings_in(exclusive(24 * GIB), huge) is None
     assert need_bytes(huge) > 30 * GIB
 
 
@@ -150,7 +154,7 @@ def exclusive(size: int) -> Exclusive:
 
 
 def test_settings_alone_on_a_device_leave_the_cache_to_vllm() -> None:
-    assert fit_settings(exclusive(80 * GIB), a_need(), POLICY) == EngineSettings(
+    assert settings_in(exclusive(80 * GIB), a_need()) == EngineSettings(
         gpu_memory_utilization=0.92,
         kv_cache_memory_bytes=None,
         max_model_len=8192,
@@ -168,7 +172,7 @@ def test_settings_of_a_share_state_the_cache_in_whole_blocks_within_the_limit() 
         limit_bytes=19 * GIB,
         active_thread_percentage=25,
     )
-    settings = fit_settings(share, need, POLICY)
+    settings = settings_in(share, need)
     assert settings is not None
     assert settings.gpu_memory_utilization == 0.229  # (19 GiB - context) / 80 GiB, rounded down
     assert settings.kv_cache_memory_bytes is not None
@@ -180,9 +184,9 @@ def test_settings_of_a_share_state_the_cache_in_whole_blocks_within_the_limit() 
 def test_the_edge_between_fitting_and_not() -> None:
     need = a_need()
     enough = int(need_bytes(need) / 0.92) + 100 * MIB
-    assert fit_settings(exclusive(enough), need, POLICY) is not None
-    assert fit_settings(exclusive(need_bytes(need) - MIB), need, POLICY) is None
-    assert fit_settings(exclusive(MIB), need, POLICY) is None, "less than the context"
+    assert settings_in(exclusive(enough), need) is not None
+    assert settings_in(exclusive(need_bytes(need) - MIB), need) is None
+    assert settings_in(exclusive(MIB), need) is None, "less than the context"
 
 
 def test_the_nearest_fit_is_the_smallest_slice_or_gpu_of_the_catalogue() -> None:
@@ -197,3 +201,15 @@ def test_a_need_is_what_the_pod_will_request() -> None:
     assert need.requests("nvidia.com/gpu") == {"nvidia.com/gpu": 1, "cpu": 700, "memory": 3 * GIB, "pods": 1}
     demand: Demand = a_demand()
     assert (demand.cpu_millicores, demand.memory_bytes) == (1500, 4 * GIB)
+
+
+def test_requests_longer_than_the_engine_takes_are_named_with_what_works() -> None:
+    long = replace(a_demand(), workload=Workload(input_tokens=9000, output_tokens=256))
+    problem = size_replica(long, POLICY, ())
+    assert isinstance(problem, Problem)
+    assert (problem.reason, problem.field) == (Reason.WORKLOAD_TOO_LONG, "spec.workload")
+    assert problem.message.endswith("(maxModelLen); set spec.engine.maxModelLen to 9256 or more")
+    assert not isinstance(size_replica(replace(long, max_model_len=9256), POLICY, ()), Problem)
+    never = size_replica(replace(long, workload=Workload(input_tokens=40_000)), POLICY, ())
+    assert isinstance(never, Problem)
+    assert "the model has 32768 positions: state shorter requests" in never.message

@@ -1,4 +1,4 @@
-"""A catalogue GPU cut for replicas: shares, limits, the engine's budget in them, and what is refused."""
+"""A catalogue GPU cut for replicas: shares, limits, and what is refused."""
 
 from __future__ import annotations
 
@@ -7,24 +7,11 @@ from dataclasses import replace
 import pytest
 
 from slmpack.adapters.tables import load_gpu_catalogue
-from slmpack.domain.footprint import Footprint
+from slmpack.domain.cut import CannotCut, Cut, cut_gpu, cut_unequally
 from slmpack.domain.gpu import GpuModel
 from slmpack.domain.prediction import Sharing
 from slmpack.domain.quantity import GIB, MIB
 from slmpack.domain.sharing import Exclusive, MigSlice, MpsShare
-from slmpack.domain.whatif import CannotCut, Cut, cut_gpu, cut_unequally, make_room
-
-FOOTPRINT = Footprint(
-    weights_bytes=2 * GIB,
-    kv_bytes_per_token=64 * 1024,
-    activation_bytes=512 * MIB,
-    non_torch_bytes=128 * MIB,
-    cuda_graph_bytes=256 * MIB,
-    cuda_graphs_inside_budget=True,
-    context_bytes=512 * MIB,
-    margin_bytes=128 * MIB,
-    basis="modelled",
-)
 
 
 def a_gpu(name: str = "h100-sxm5-80gb") -> GpuModel:
@@ -153,61 +140,3 @@ def test_a_device_of_its_own_takes_no_limit(sharing: Sharing) -> None:
     assert found == CannotCut(
         field="memory", message=f"replicas of {sharing.value} have what the device gives them; leave the memory out"
     )
-
-
-def room(cut: Cut, wanted: float | None = None, *, length: int = 4096, footprint: Footprint = FOOTPRINT):  # type: ignore[no-untyped-def]  # noqa: ANN201
-    return make_room(cut, footprint, max_model_len=length, ceiling=0.92, wanted=wanted)
-
-
-def test_budget_and_context_lie_inside_the_share_and_the_cache_is_whole_blocks() -> None:
-    for sharing, replicas in ((Sharing.NONE, 1), (Sharing.MIG, 1), (Sharing.MPS, 4), (Sharing.TIMESLICE, 3)):
-        cut = a_cut(sharing, replicas)
-        found = room(cut)
-        assert found.shortfall is None
-        total = cut.share.gpu_memory_bytes if isinstance(cut.share, MpsShare) else cut.share.memory_bytes
-        limit = cut.share.limit_bytes if isinstance(cut.share, MpsShare) else cut.share.memory_bytes
-        assert found.requested_bytes == int(found.gpu_memory_utilization * total)
-        assert found.requested_bytes + FOOTPRINT.outside_bytes <= limit
-        assert found.gpu_memory_utilization == round(found.gpu_memory_utilization, 3) <= 0.92
-        assert found.kv_cache_bytes == found.kv_cache_tokens * FOOTPRINT.kv_bytes_per_token
-        assert found.kv_cache_tokens % 16 == 0
-        left = found.requested_bytes - FOOTPRINT.fixed_inside_bytes - found.kv_cache_bytes
-        assert 0 <= left < 16 * FOOTPRINT.kv_bytes_per_token
-
-
-def test_a_wanted_utilisation_is_taken_or_named_with_what_works() -> None:
-    cut = a_cut(Sharing.MPS, 2)
-    assert room(cut, 0.3).gpu_memory_utilization == 0.3
-    too_much = room(cut, 0.9).shortfall
-    assert too_much is not None
-    assert "a utilisation of 0.9 asks for" in too_much
-    most = float(too_much.rpartition("at most ")[2].removesuffix(" works"))
-    assert room(cut, most).shortfall is None
-    assert room(cut, most + 0.001).shortfall is not None
-
-
-def test_what_is_too_small_says_what_is_needed_term_by_term() -> None:
-    found = room(a_cut(Sharing.MPS, 30))
-    assert found.kv_cache_tokens == 0
-    assert found.shortfall == (
-        "a replica of 4,096 tokens needs 3.8 GiB: weights 2.0 GiB + KV cache of one request 256 MiB"
-        " + activations 512 MiB + graphs 256 MiB + context 512 MiB + other 256 MiB; the share offers 2.6 GiB"
-    )
-
-
-def test_a_share_smaller_than_the_context_offers_nothing() -> None:
-    found = room(a_cut(), footprint=replace(FOOTPRINT, context_bytes=10**12))
-    assert (found.gpu_memory_utilization, found.requested_bytes, found.kv_cache_bytes) == (0.0, 0, 0)
-    assert found.shortfall is not None
-
-
-def test_vllm_starts_only_with_room_for_one_request() -> None:
-    cut = a_cut(Sharing.MIG)
-    tokens = room(cut).kv_cache_tokens
-    assert room(cut, length=tokens).shortfall is None
-    assert room(cut, length=tokens + 1).shortfall is not None
-
-
-def test_a_model_without_a_cache_needs_none() -> None:
-    found = room(a_cut(), footprint=replace(FOOTPRINT, kv_bytes_per_token=0))
-    assert (found.kv_cache_bytes, found.kv_cache_tokens, found.shortfall) == (0, 0, None)

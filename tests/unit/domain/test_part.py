@@ -6,29 +6,35 @@ from dataclasses import replace
 
 import pytest
 
+from slmpack.domain.cut import Cut, cut_gpu
 from slmpack.domain.engine_version import EngineVersion
 from slmpack.domain.model import ModelProfile
+from slmpack.domain.part import Part, largest_part, own_hit_rate, part_at
 from slmpack.domain.prediction import Sharing
-from slmpack.domain.prospect import Engine, Part, largest_part, own_hit_rate, part_at, tenant_of
-from slmpack.domain.whatif import Cut, cut_gpu
+from slmpack.domain.serving import Engine
+from slmpack.domain.sizing import make_engine
 from slmpack.domain.workload import Workload
 from tests.support.builders import POLICY, a_model
 
-GRID = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+GRID = POLICY.choice.knee.grid
 
 
-def an_engine(model: ModelProfile | None = None, *, max_num_seqs: int | None = None) -> Engine:
-    return Engine(
-        model=model or a_model(),
-        runtime=POLICY.engines.runtime_for(EngineVersion(0, 33)),
+def an_engine(model: ModelProfile | None = None, *, max_num_seqs: int | None = None, tokens: int = 1024) -> Engine:
+    return make_engine(
+        model or a_model(),
+        EngineVersion(0, 33),
+        POLICY,
         max_model_len=4096,
         max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=256,
-        kv_element_bytes=2,
+        max_num_batched_tokens=tokens,
+        kv_cache_dtype=None,
         enforce_eager=False,
-        gpu_memory_utilization=None,
         cpu_cores=2.0,
     )
+
+
+def at(engine: Engine, cut: Cut, sequences: int) -> Part:
+    return part_at(engine, cut, sequences, kv_tokens=4096, policy=POLICY)
 
 
 def a_cut(sharing: Sharing = Sharing.NONE, replicas: int = 1, *, gpu: str = "l4", profile: str | None = None) -> Cut:
@@ -40,12 +46,12 @@ def a_cut(sharing: Sharing = Sharing.NONE, replicas: int = 1, *, gpu: str = "l4"
 
 
 def held(engine: Engine, cut: Cut, live_tokens: float) -> Part:
-    return largest_part(engine, cut, grid=GRID, live_tokens=live_tokens, policy=POLICY)
+    return largest_part(engine, cut, live_tokens=live_tokens, kv_tokens=4096, policy=POLICY)
 
 
 def test_a_larger_batch_takes_more_tokens_of_a_step_and_more_memory() -> None:
     engine = an_engine()
-    assert [engine.batched_tokens(sequences) for sequences in (1, 256, 512)] == [256, 256, 512]
+    assert [engine.batched_tokens(sequences) for sequences in (1, 1024, 2048)] == [1024, 1024, 2048]
     assert engine.footprint(512).fixed_inside_bytes > engine.footprint(8).fixed_inside_bytes
     assert engine.footprint(8) is engine.footprint(8), "worked out once"
     assert engine == an_engine(), "what is kept is no part of the value"
@@ -59,7 +65,7 @@ def test_the_largest_batch_is_the_last_of_the_grid_that_the_cache_holds(live_tok
         batch
         for batch in GRID
         if POLICY.least_num_seqs <= batch <= POLICY.max_num_seqs
-        and part_at(engine, cut, batch, policy=POLICY).room.kv_cache_tokens >= batch * live_tokens
+        and at(engine, cut, batch).room.kv_cache_tokens >= batch * live_tokens
     ]
     assert part.sequences == max(fitting, default=POLICY.least_num_seqs)
     assert part.fits
@@ -73,8 +79,8 @@ def test_the_users_batch_counts_whether_it_is_held_or_not() -> None:
 def test_where_nothing_fits_the_least_is_shown() -> None:
     part = held(an_engine(), a_cut(Sharing.MPS, 20), 640)
     assert (part.sequences, part.fits) == (POLICY.least_num_seqs, False)
-    assert part.needed_bytes > (part.cut.limit_bytes or 0)
-    assert part.needed_bytes == part.footprint.total_bytes(4096)
+    assert part.room.needed_bytes > (part.cut.limit_bytes or 0)
+    assert part.room.needed_bytes == part.footprint.total_bytes(4096)
 
 
 def test_a_model_without_a_cache_is_never_short_of_it() -> None:
@@ -88,29 +94,28 @@ WORKLOAD = Workload(in_flight=8.0, prefix_hit_rate=0.6)
 
 def test_prefix_hits_shrink_with_the_pool() -> None:
     engine = an_engine()
-    whole = part_at(engine, a_cut(), 64, policy=POLICY)
-    half = part_at(engine, a_cut(Sharing.MPS, 2), 64, policy=POLICY)
-    assert own_hit_rate(engine, whole, WORKLOAD, policy=POLICY) == 0.6
-    found = own_hit_rate(engine, half, WORKLOAD, policy=POLICY)
+    whole = at(engine, a_cut(), 64)
+    half = at(engine, a_cut(Sharing.MPS, 2), 64)
+    assert own_hit_rate(whole, WORKLOAD, policy=POLICY) == 0.6
+    found = own_hit_rate(half, WORKLOAD, policy=POLICY)
     assert found == pytest.approx(0.6 * half.room.kv_cache_tokens / whole.room.kv_cache_tokens)
     assert 0.2 < found < 0.3
 
 
 def test_prefix_hits_of_mig_instances_and_of_what_does_not_fit_stay() -> None:
     engine = an_engine()
-    slice_ = part_at(engine, a_cut(Sharing.MIG, 3, gpu="a100-sxm4-40gb", profile="2g.10gb"), 64, policy=POLICY)
+    slice_ = at(engine, a_cut(Sharing.MIG, 3, gpu="a100-sxm4-40gb", profile="2g.10gb"), 64)
     assert slice_.fits
-    assert own_hit_rate(engine, slice_, WORKLOAD, policy=POLICY) == 0.6
-    none = part_at(engine, a_cut(Sharing.MPS, 20), 64, policy=POLICY)
-    assert own_hit_rate(engine, none, WORKLOAD, policy=POLICY) == 0.6
+    assert own_hit_rate(slice_, WORKLOAD, policy=POLICY) == 0.6
+    none = at(engine, a_cut(Sharing.MPS, 20), 64)
+    assert own_hit_rate(none, WORKLOAD, policy=POLICY) == 0.6
 
 
 def test_a_tenant_has_the_parts_pool_and_settings() -> None:
     engine = an_engine()
-    part = part_at(engine, a_cut(), 300, policy=POLICY)
-    tenant = tenant_of(engine, part, WORKLOAD, in_flight=5.0)
+    part = at(engine, a_cut(), 300)
+    tenant = part.tenant(WORKLOAD, in_flight=5.0, prefix_hit_rate=0.4)
     assert tenant.kv_cache_tokens == part.room.kv_cache_tokens
-    assert (tenant.max_num_seqs, tenant.max_num_batched_tokens) == (300, 300)
+    assert (tenant.max_num_seqs, tenant.max_num_batched_tokens) == (300, 1024)
     assert (tenant.in_flight, tenant.input_tokens, tenant.output_tokens) == (5.0, 512, 256)
-    assert (tenant.prefix_hit_rate, tenant.cpu_cores) == (0.6, 2.0)
-    assert tenant_of(engine, part, WORKLOAD, in_flight=5.0, prefix_hit_rate=0.0).prefix_hit_rate == 0.0
+    assert (tenant.prefix_hit_rate, tenant.cpu_cores) == (0.4, 2.0)

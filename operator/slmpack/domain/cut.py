@@ -1,25 +1,23 @@
-"""A GPU of the catalogue, cut for replicas in a way that somebody asks about: what one replica would have there.
+"""A GPU cut for replicas: what one of them has there, and how a GPU of the catalogue can be cut.
 
-Not how a node is read (`inventory`): nothing here is set up. An MPS limit is (CUDA's total - 1 GiB for the server)
-divided by the replicas, in whole MiB, as the device plugin would set it. Time-slicing limits nothing; its parts are
-equal by our own flags only.
+`inventory` reads how a node is cut; the ways of the catalogue are only asked about. Their MPS limit is (CUDA's total -
+1 GiB for the server) divided by the replicas, in whole MiB, as the device plugin would set it. Time-slicing limits
+nothing; its parts are equal by our own flags only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import floor
 from typing import assert_never
 
-from slmpack.domain.footprint import KV_BLOCK_TOKENS, Footprint
 from slmpack.domain.gpu import GpuModel, MigProfile
 from slmpack.domain.inventory import MPS_SERVER_MIB
 from slmpack.domain.prediction import Sharing, Site
 from slmpack.domain.quantity import MIB, format_bytes
-from slmpack.domain.sharing import Exclusive, MigSlice, MpsShare, Share, cuda_total_bytes, limit_bytes
+from slmpack.domain.sharing import Exclusive, MigSlice, MpsShare, Share, limit_bytes
 
-__all__ = ["NOT_VERIFIED", "CannotCut", "Cut", "Room", "cut_gpu", "cut_unequally", "make_room"]
+__all__ = ["NOT_VERIFIED", "CannotCut", "Cut", "cut_gpu", "cut_unequally"]
 
 NOT_VERIFIED = "not verified: the limit is set, but nobody has looked from inside whether it holds"
 _RESOURCE = "nvidia.com/gpu"
@@ -63,21 +61,6 @@ class Cut:
                 return "time-slicing bounds nothing"
             case _:
                 assert_never(self.site.sharing)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
-    """What one engine would ask for in its part."""
-
-    gpu_memory_utilization: float
-    """Of CUDA's total."""
-    requested_bytes: int
-    """vLLM's budget: utilisation * CUDA's total."""
-    kv_cache_bytes: int
-    """What is left of the budget for the KV cache, in whole blocks; 0 where it does not fit."""
-    kv_cache_tokens: int
-    shortfall: str | None
-    """Why the engine would not start; None: it would."""
 
 
 def cut_gpu(
@@ -130,37 +113,6 @@ def cut_unequally(cut: Cut, limits_mib: Sequence[int | None]) -> tuple[Cut, ...]
     return tuple(replace(cut, share=part) for part in parts)
 
 
-def make_room(cut: Cut, footprint: Footprint, *, max_model_len: int, ceiling: float, wanted: float | None) -> Room:
-    """The budget of vLLM in this part, and the KV cache in it.
-
-    `wanted` is a utilisation that somebody asks for; else it is as much as the part holds, at most `ceiling`. vLLM
-    starts only if its KV cache holds one request of max_model_len.
-    """
-    total, limit = cuda_total_bytes(cut.share), limit_bytes(cut.share)
-    most = floor(max(0, limit - footprint.outside_bytes) / total * 1000) / 1000
-    utilization = min(ceiling, most) if wanted is None else wanted
-    requested = int(utilization * total)
-    block = footprint.kv_bytes(KV_BLOCK_TOKENS)
-    left = max(0, requested - footprint.fixed_inside_bytes)
-    blocks = left // block if block else 0
-    shortfall = None
-    if utilization > most:
-        outside = format_bytes(footprint.outside_bytes)
-        shortfall = (
-            f"a utilisation of {utilization:g} asks for {format_bytes(requested)}, and {outside} lie outside of it:"
-            f" more than the share's {format_bytes(limit)}; at most {most:g} works"
-        )
-    elif requested < footprint.fixed_inside_bytes + footprint.kv_bytes(max_model_len):
-        shortfall = _too_small(footprint, max_model_len, offered=requested + footprint.outside_bytes)
-    return Room(
-        gpu_memory_utilization=utilization,
-        requested_bytes=requested,
-        kv_cache_bytes=blocks * block,
-        kv_cache_tokens=blocks * KV_BLOCK_TOKENS,
-        shortfall=shortfall,
-    )
-
-
 def _cut(gpu: GpuModel, sharing: Sharing, replicas: int, share: Share, *, sm_percent: int | None = None) -> Cut:
     return Cut(site=Site(gpu=gpu, sharing=sharing, sm_percent=sm_percent), replicas=replicas, share=share)
 
@@ -199,17 +151,3 @@ def _instance(gpu: GpuModel, name: str | None, replicas: int) -> Cut | CannotCut
 def _profile(gpu: GpuModel, name: str) -> MigProfile | None:
     """By nvidia-smi's spelling or the resource name's."""
     return next((p for p in gpu.mig_profiles if name in {p.name, p.name.replace("+", ".")}), None)
-
-
-def _too_small(footprint: Footprint, max_model_len: int, *, offered: int) -> str:
-    terms = (
-        ("weights", footprint.weights_bytes),
-        ("KV cache of one request", footprint.kv_bytes(max_model_len)),
-        ("activations", footprint.activation_bytes),
-        ("graphs", footprint.cuda_graph_bytes),
-        ("context", footprint.context_bytes),
-        ("other", footprint.non_torch_bytes + footprint.margin_bytes),
-    )
-    parts = " + ".join(f"{name} {format_bytes(size)}" for name, size in terms)
-    needed = format_bytes(footprint.total_bytes(max_model_len))
-    return f"a replica of {max_model_len:,} tokens needs {needed}: {parts}; the share offers {format_bytes(offered)}"
