@@ -10,6 +10,7 @@ import pytest
 
 from slmpack.domain.board import Candidate
 from slmpack.domain.choice import Ask, Choice
+from slmpack.domain.conditions import judge
 from slmpack.domain.decide import decide, ways_of
 from slmpack.domain.fit import Fit
 from slmpack.domain.gpu import GpuModel
@@ -288,3 +289,25 @@ def test_an_offer_that_keeps_the_bounds_at_no_batch_does_not_suit() -> None:
     assert (unplaced.problem.reason, unplaced.problem.field) == (Reason.BOUNDS_NOT_KEPT, "spec.bounds")
     assert unplaced.problem.message.startswith("Exclusive on node slow: No batch keeps the ITL under 5")
     assert entry.never
+
+
+def test_a_load_that_is_not_carried_is_said_where_users_look() -> None:
+    demand = replace(a_demand(), workload=Workload(request_rate=500.0))
+    snapshot = a_snapshot(deployments=(a_deployment(demand=demand),), nodes=(whole_node("n"),))
+    (entry,) = plan(snapshot).deployments
+    assert entry.fits[0].fit.carries is False
+    (fits,) = (c for c in judge(entry, outcomes=(), now=snapshot.now).conditions if c.type == "Fits")
+    assert (fits.status, fits.reason) == ("True", "Fits")
+    assert fits.message.endswith("by prediction the load is more than they answer on Exclusive on NVIDIA-L4")
+
+
+def test_what_carries_its_load_is_preferred_to_what_is_smaller() -> None:
+    demand = replace(a_demand(), workload=Workload(request_rate=12.0, input_tokens=1000, output_tokens=200))
+    nodes = (mig_node("slices", slices={"1g.10gb": 4}), whole_node("whole", product=H100))
+    assert [
+        c.placement.node for c in creates(plan(a_snapshot(deployments=(a_deployment(demand=demand),), nodes=nodes)))
+    ] == ["whole"]
+    light = replace(demand, workload=replace(demand.workload, request_rate=0.5))
+    assert [
+        c.placement.node for c in creates(plan(a_snapshot(deployments=(a_deployment(demand=light),), nodes=nodes)))
+    ] == ["slices"]

@@ -145,6 +145,10 @@ def test_a_drain_ends_within_its_grace_period(grace: int, waits: bool) -> None:
     assert bool(pre_stop(drain)) is (drain.pre_stop_seconds > 0)
 
 
+def test_a_grace_period_too_short_for_a_sleep_has_none() -> None:
+    assert pre_stop(drain_within(2, waits=True)) == {}
+
+
 def test_an_old_engine_drains_before_sigterm() -> None:
     manifest = pod(engine_version=EngineVersion(0, 11))
     assert container(manifest)["lifecycle"] == {"preStop": {"sleep": {"seconds": 45}}}
