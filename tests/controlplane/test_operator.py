@@ -161,9 +161,14 @@ def test_an_unchanged_world_is_not_written_to(cluster: ControlPlane, namespace: 
     operator.wait_ready()
     _apply_example(cluster, namespace)
     _more_turns(cluster, operator, 1)
-    before = cluster.mutating_requests()
-    _more_turns(cluster, operator, 100)
-    assert not _ours(before, cluster.mutating_requests())
+    written = []
+    for _ in range(3):  # a late write of the garbage collector spoils one count; an operator that writes spoils all
+        before = cluster.mutating_requests()
+        _more_turns(cluster, operator, 100)
+        written.append(_ours(before, cluster.mutating_requests()))
+        if not written[-1]:
+            return
+    raise AssertionError(f"writes in each of three times 100 turns: {written}")
 
 
 @pytest.mark.parametrize(
