@@ -84,9 +84,7 @@ def _print_footprint(console: Console, answer: Answer, *, source: str | None) ->
     table.add_row("    needed", _gib(plan.needed_bytes), note, style="bold")
     console.print(table)
     if isinstance(demand, Demand) and not isinstance(demand.model, ModelUnknown) and demand.model.weights_note:
-        console.print(
-            Padding(Text(f"warning: {demand.model.weights_note}", style="yellow"), (0, 0, 0, 4), expand=False)
-        )
+        _warn(console, demand.model.weights_note)
 
 
 def _warn(console: Console, what: str) -> None:
@@ -128,10 +126,7 @@ def _print_decision(console: Console, used: UsedFit) -> None:
     if isinstance(fit.choice, Choice):
         console.print(_indented(f"predicted for one GPU with {_replicas(fit.choice)}: {_figures(fit.choice)}"))
     if fit.carries is False:
-        warning = Text(
-            "warning: the load is more than the GPU answers within the bounds, by prediction", style="yellow"
-        )
-        console.print(Padding(warning, (0, 0, 0, 2), expand=False))
+        _warn(console, "the load is more than the GPU answers within the bounds, by prediction")
     for reason in fit.reasons:
         console.print(_indented(f"  {reason}"))
 

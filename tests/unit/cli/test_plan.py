@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from slmpack.adapters.tables import bundled_config
+from slmpack.domain.checkpoint import CHECKPOINT_KEY
 from tests.unit.cli.cases import a_cr, slmpack, some_nodes, write
 
 ROOT = Path(__file__).parents[3]
@@ -179,3 +180,54 @@ def test_usage_errors_exit_1(args: tuple[str, ...], message: str) -> None:
     assert result.exit_code == 1
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+PROFILE = """
+apiVersion: slmpack.dev/v1alpha1
+kind: Profile
+model: Qwen/Qwen2.5-1.5B-Instruct
+gpu: l4
+input_tokens: 512
+output_tokens: 256
+points:
+- {concurrency: 1, throughput_tok_s: 80, itl_s: 0.0125}
+- {concurrency: 64, throughput_tok_s: 2100, itl_s: 0.03}
+"""
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ({"slmpack.dev/profile": "true"}, " calibrated, ITL"),
+        ({}, "there is no ConfigMap measured with the label slmpack.dev/profile"),
+        (["not", "labels"], "there is no ConfigMap measured with the label slmpack.dev/profile"),
+    ],
+    ids=["labelled", "without the label", "odd labels"],
+)
+def test_a_profile_in_the_files_calibrates_the_plan(tmp_path: Path, labels: object, says: str) -> None:
+    cr = a_cr(profileRef={"name": "measured"}, sharing={"gpuProducts": ["NVIDIA-L4"]})
+    meta = {"name": "measured", "labels": labels}
+    profile = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"profile.yaml": PROFILE}}
+    result = slmpack("plan", "-f", write(tmp_path, "all.yaml", cr, profile, some_nodes()), width=400)
+    assert result.exit_code == 0, result.output
+    assert says in result.stdout
+
+
+def test_a_load_that_is_not_carried_is_a_warning(tmp_path: Path) -> None:
+    warning = "warning: the load is more than the GPU answers within the bounds, by prediction"
+    heavy, light = ({"requestRate": rate, "inputTokens": 500} for rate in (1000.0, 1.0))
+    outputs = [
+        slmpack("plan", "-f", write(tmp_path, "all.yaml", a_cr(workload=load), some_nodes())).stdout
+        for load in (heavy, light)
+    ]
+    assert [warning in output for output in outputs] == [True, False]
+
+
+def test_a_checkpoint_that_disagrees_with_the_config_is_a_warning(tmp_path: Path) -> None:
+    config = bundled_config("Qwen/Qwen2.5-1.5B-Instruct")
+    assert config is not None
+    model = {"source": "pvc://models/qwen", "config": {**config, CHECKPOINT_KEY: 4_000_000_000}}
+    result = slmpack("plan", "-f", write(tmp_path, "all.yaml", a_cr(model=model), some_nodes()), width=400)
+    assert result.exit_code == 0, result.output
+    assert "warning: " in result.stdout
+    assert "checkpoint" in result.stdout
