@@ -190,6 +190,39 @@ def test_a_restart_changes_no_pod(cluster: ControlPlane, namespace: str, start: 
     assert _pods(cluster, namespace) == before, second.log
 
 
+PROFILE = """
+apiVersion: slmpack.dev/v1alpha1
+kind: Profile
+model: Qwen/Qwen2.5-1.5B-Instruct
+gpu: a100-sxm4-80gb
+input_tokens: 512
+output_tokens: 256
+points:
+- {concurrency: 1, throughput_tok_s: 160, itl_s: 0.006}
+- {concurrency: 64, throughput_tok_s: 5000, itl_s: 0.0125}
+"""
+
+
+def test_a_profile_calibrates_the_decision_and_restarts_nothing(
+    cluster: ControlPlane, namespace: str, start: Start
+) -> None:
+    start().wait_ready()
+    before = _apply_example(cluster, namespace)
+
+    def basis() -> str:
+        return str(_status(cluster, namespace)["decisions"][0]["basis"])
+
+    assert basis() == "modelled"
+    patch = '{"spec": {"profileRef": {"name": "measured"}}}'
+    cluster.kubectl("patch", "slm", NAME, "-n", namespace, "--type=merge", "-p", patch)
+    missing = "spec.profileRef: there is no ConfigMap measured"
+    eventually(lambda: missing in str(_status(cluster, namespace)["decisions"]), seconds=60, what=missing)
+    cluster.kubectl("create", "configmap", "measured", "-n", namespace, f"--from-literal=profile.yaml={PROFILE}")
+    cluster.kubectl("label", "configmap", "measured", "-n", namespace, "slmpack.dev/profile=true")
+    eventually(lambda: basis() == "calibrated", seconds=60, what="calibrated")
+    assert _pods(cluster, namespace) == before
+
+
 def test_a_killed_operator_leaves_nothing_to_clean_up(cluster: ControlPlane, namespace: str, start: Start) -> None:
     first = start()
     first.wait_ready()
