@@ -34,7 +34,7 @@ __all__ = ["Fault", "FaultProxy", "SeenRequest"]
 T = TypeVar("T")
 
 HOST = "127.0.0.1"
-CLOSE_SECONDS = 2.0
+CLOSE_SECONDS = 35.0
 HOP_BY_HOP = frozenset(
     {"connection", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "proxy-authorization"}
 )
