@@ -5,7 +5,7 @@ UV := $(shell command -v uv || (test -x .uv/bin/uv && echo .uv/bin/uv))
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help init demo test test-engine check fix crds golden bench cluster lock
+.PHONY: help init demo test test-engine test-gpu check fix crds golden bench cluster lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -27,11 +27,15 @@ demo: init ## a cluster without GPUs or Kubernetes, the operator, and the packin
 test: init ## every test, the real control plane included
 	@$(PY) -m tests.support.control_plane build
 	@$(PY) -m pytest -q -n 2 --cov --cov-branch --cov-report=term tests/unit tests/repo $(ARGS)
+	@$(PY) -m pytest -q -n 2 tests/supervisor $(ARGS)
 	@$(PY) -m pytest -q -n 0 tests/controlplane $(ARGS)
 
 test-engine: init ## a real vLLM by the rendered command line (opt-in: 5 GB once, ten minutes)
 	@$(PY) -m tests.engine.environment
 	@$(PY) -m pytest -q -n 0 tests/engine $(ARGS)
+
+test-gpu: ## what a real GPU says about limits and detection (opt-in: an NVIDIA GPU; no package, no network)
+	@$(or $(wildcard $(PY)),python3) -S -m tests.gpu $(ARGS)
 
 check: init ## lint, types, imports, generated files in sync
 	@.venv/bin/ruff format --check .

@@ -11,8 +11,9 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import kopf
@@ -25,13 +26,19 @@ from slmpack.adapters.hub import BundledFirst, HubModels
 from slmpack.adapters.kube import KubeClient
 from slmpack.adapters.lease import LeaseLock
 from slmpack.adapters.observe import Observer, Scope
+from slmpack.adapters.pack_key import PackKey
+from slmpack.adapters.packs import PackClient
 from slmpack.adapters.policy import load_policy
-from slmpack.adapters.preflight import check_access
+from slmpack.adapters.preflight import check_access, serves_claims
 from slmpack.adapters.resources import (
     CONFIG_MAPS,
+    DEVICE_CLASSES,
+    ENDPOINT_SLICES,
     NODES,
     PODS,
     PRIORITY_CLASSES,
+    RESOURCE_CLAIMS,
+    RESOURCE_SLICES,
     SERVICES,
     SLM_DEPLOYMENTS,
     Resource,
@@ -82,12 +89,13 @@ async def serve(config: OperatorConfig, policy: Policy, *, stop: asyncio.Event) 
     """Run until `stop` is set or a part ends by itself. Raises PortError or OSError where it cannot start."""
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(await KubeClient.connect(config.kubeconfig, context=config.context))
-        operator = _Operator(client, config, policy)
+        operator = _Operator(client, config, replace(policy, supervisor_image=config.supervisor_image))
         await stack.enter_async_context(operator.hub)
+        await stack.enter_async_context(operator.packs)
         await operator.health.start(host=config.host, port=config.port)
         stack.push_async_callback(operator.health.close)
         logger.info("working on %s", client.connection.server)
-        if missing := await _preflight(client, config, stop=stop, put_off=operator.put_off):
+        if missing := await _preflight(operator.ask, stop=stop, put_off=operator.put_off):
             logger.error(
                 "the cluster is not ready for this operator:\n%s", "\n".join(f"  - {line}" for line in missing)
             )
@@ -96,7 +104,7 @@ async def serve(config: OperatorConfig, policy: Policy, *, stop: asyncio.Event) 
 
 
 async def _preflight(
-    client: KubeClient, config: OperatorConfig, *, stop: asyncio.Event, put_off: Callable[[str], None]
+    ask: Callable[[], Coroutine[Any, Any, tuple[str, ...]]], *, stop: asyncio.Event, put_off: Callable[[str], None]
 ) -> tuple[str, ...]:
     """What is missing, as soon as the API server says: one that is down must not end the operator.
 
@@ -105,9 +113,7 @@ async def _preflight(
     stopped = asyncio.create_task(stop.wait(), name="stop")
     try:
         while not stop.is_set():
-            asked = asyncio.create_task(
-                check_access(client, namespace=config.namespace, lease_namespace=config.where_the_lease_is)
-            )
+            asked = asyncio.create_task(ask())
             try:
                 await asyncio.wait({asked, stopped}, return_when=asyncio.FIRST_COMPLETED)
                 if asked.done():
@@ -128,17 +134,23 @@ class _Operator:
     """All parts, put together."""
 
     def __init__(self, client: KubeClient, config: OperatorConfig, policy: Policy) -> None:
+        self._client = client
         self._config = config
+        self._claims = False
+        """Whether ResourceClaims and what they claim are watched: Kopf must not watch what is not served."""
         clock, pace, telemetry = SystemClock(), Pace(), PrometheusTelemetry()
         client.on_date = clock.agree_with
         self._wake = Wake(pace)
         self.hub = HubModels(config.hub, wake=self._wake.set, clock=clock)
+        key = PackKey(client, namespace=config.where_the_lease_is)
+        self.packs = PackClient(key, wake=self._wake.set, clock=clock, proxy=config.pod_proxy)
         self._observer = Observer(
             client,
-            scope=Scope(namespace=config.namespace, nodes=config.nodes),
+            scope=Scope(namespace=config.namespace, nodes=config.nodes, packs=config.supervisor_image is not None),
             models=BundledFirst(self.hub) if config.bundled_models else self.hub,
             engines=policy.engines,
             clock=clock,
+            packs=self.packs,
         )
         self._lease = LeaseLock(
             client,
@@ -148,7 +160,15 @@ class _Operator:
             clock=clock,
         )
         cluster = KubeCluster(client, self._observer)
-        executor = Executor(cluster, leadership=self._lease, engines=policy.engines, clock=clock, telemetry=telemetry)
+        executor = Executor(
+            cluster,
+            packs=self.packs,
+            leadership=self._lease,
+            engines=policy.engines,
+            supervisor_image=policy.supervisor_image,
+            clock=clock,
+            telemetry=telemetry,
+        )
         parts = Parts(
             world=self._observer,
             executor=executor,
@@ -161,6 +181,17 @@ class _Operator:
         )
         self._loop = PlannerLoop(parts, wake=self._wake, pace=pace)
         self.health = HealthServer(self._loop, metrics=telemetry.text)
+
+    async def ask(self) -> tuple[str, ...]:
+        """What the operator needs and the cluster lacks or forbids. Raises PortError where there is no answer."""
+        self._claims = await serves_claims(self._client)
+        return await check_access(
+            self._client,
+            namespace=self._config.namespace,
+            lease_namespace=self._config.where_the_lease_is,
+            packs=self._config.supervisor_image is not None,
+            claims=self._claims,
+        )
 
     @property
     def put_off(self) -> Callable[[str], None]:
@@ -214,11 +245,13 @@ class _Operator:
         def ended(why: str) -> None:
             _call_soon(loop, lambda: obituaries.put_nowait(why))
 
-        everywhere = (self._kind(loop, NODES), self._kind(loop, PODS), self._kind(loop, PRIORITY_CLASSES))
+        dra = (RESOURCE_SLICES, DEVICE_CLASSES, RESOURCE_CLAIMS) if self._claims else ()
+        everywhere = tuple(self._kind(loop, kind) for kind in (NODES, PODS, PRIORITY_CLASSES, *dra))
         ours = (
             self._kind(loop, SLM_DEPLOYMENTS),
             self._kind(loop, SERVICES, label=NAME_LABEL),
             self._kind(loop, CONFIG_MAPS, label=PROFILE_LABEL),
+            *self._kinds_of_packs(loop),
         )
         if self._config.namespace is None:
             return (Watches((*everywhere, *ours), namespace=None, login=self._login, ended=ended),)
@@ -226,6 +259,10 @@ class _Operator:
             Watches(everywhere, namespace=None, login=self._login, ended=ended),
             Watches(ours, namespace=self._config.namespace, login=self._login, ended=ended),
         )
+
+    def _kinds_of_packs(self, loop: asyncio.AbstractEventLoop) -> tuple[Kind, ...]:
+        packs = self._config.supervisor_image is not None
+        return (self._kind(loop, ENDPOINT_SLICES, label=NAME_LABEL),) if packs else ()
 
     def _kind(self, loop: asyncio.AbstractEventLoop, resource: Resource, *, label: str | None = None) -> Kind:
         def handle(event: str | None, raw: Mapping[str, Any]) -> None:

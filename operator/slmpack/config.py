@@ -36,6 +36,10 @@ class OperatorConfig:
     port: int = 8080
     """0: any free port; the log says which."""
     hub: HubSettings = field(default_factory=HubSettings)
+    supervisor_image: str | None = None
+    """Of the init container that brings the supervisor into a pack's pod; None: no packs are made."""
+    pod_proxy: str | None = None
+    """URL of the HTTP proxy through which supervisors are reached, for an operator that cannot reach pods itself."""
     bundled_models: bool = False
     """Answer from the configs that ship with slmpack before asking the Hub (the demo does)."""
 

@@ -11,12 +11,15 @@ PortError
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
 from slmpack.domain.conditions import Verdict
+from slmpack.domain.pack import PackReport
 from slmpack.domain.snapshot import Key, ModelUnknown, Snapshot
+from slmpack.render.pack_children import PackPod
 
 __all__ = [
     "Clock",
@@ -29,7 +32,10 @@ __all__ = [
     "Manifest",
     "ModelSource",
     "NotFound",
+    "PackReports",
+    "Packs",
     "PortError",
+    "Supervisor",
     "Telemetry",
     "Unavailable",
     "World",
@@ -104,12 +110,57 @@ class Cluster(Protocol):
         """Let the kubelet fail the pod: its logs and its name stay as evidence."""
         ...
 
+    async def patch_pod(self, *, namespace: str, name: str, patch: Manifest) -> bool:
+        """Merge patch with a uid as precondition; False if that pod is gone."""
+        ...
+
     async def apply_status(self, *, namespace: str, name: str, uid: str, status: Manifest) -> bool:
         """Server-side apply of an SLMDeployment's status; False, and no request, where it says the same already."""
         ...
 
     async def post_event(self, event: Manifest) -> None:
         """Create an events.k8s.io/v1 Event."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supervisor:
+    """Of a pack's pod that runs. Where any of this changes, it is asked anew."""
+
+    key: Key
+    uid: str
+    owner_uid: str
+    """Of its SLMDeployment."""
+    address: str
+    """The pod's IP."""
+    port: int
+    account: str
+    """The pod's ServiceAccount."""
+    restarts: int
+    ready: bool
+
+
+class Packs(Protocol):
+    """How packs are told what to do. Raises PortError."""
+
+    async def token_hash(self, *, owner_uid: str, pod: str) -> str:
+        """SHA-256, in hex, of the token by which the supervisor of a new pod will know the operator."""
+        ...
+
+    async def set_engines(self, uid: str, running: tuple[int, ...]) -> None:
+        """Tell the supervisor of this pod which engines are to run; saying it again changes nothing."""
+        ...
+
+
+class PackReports(Protocol):
+    """What supervisors say. None of it raises."""
+
+    async def refresh(self, there: Iterable[Supervisor]) -> None:
+        """Have all that are due asked; only for those that are new it waits, and not for long. Others are forgotten."""
+        ...
+
+    def report(self, uid: str) -> PackReport | None:
+        """What that of this pod said last; None where that is unknown, or too long ago."""
         ...
 
 
@@ -130,6 +181,10 @@ class World(Protocol):
 
     def snapshot(self) -> Snapshot:
         """The world as it is known; only after a first `refresh`."""
+        ...
+
+    def bare_packs(self) -> tuple[PackPod, ...]:
+        """Packs that run and lack a slice for an engine."""
         ...
 
 
@@ -155,7 +210,7 @@ class Telemetry(Protocol):
         ...
 
     def wrote(self, kind: str) -> None:
-        """A write was done: create, delete, end, status or event."""
+        """A write was done: create, delete, end, engines, endpoints, status or event."""
         ...
 
     def judged(self, verdicts: Mapping[Key, Verdict]) -> None:

@@ -89,7 +89,7 @@ class Container:
     def probe(self, name: str) -> ProbeResult:
         """Do one of the manifest's probes (startupProbe, readinessProbe, livenessProbe) once."""
         probe = self.runnable.container[name]
-        assert probe["httpGet"]["port"] == "http", probe
+        assert probe["httpGet"]["port"] in {"http", "control"}, probe
         began = time.monotonic()
         try:
             answer = get(self.runnable.port, probe["httpGet"]["path"], timeout=probe["timeoutSeconds"])

@@ -1,6 +1,6 @@
 """The replica under test: planned and rendered by the operator from files, then fitted to this machine.
 
-What is not run as rendered stands in this module, each with its reason, and nowhere else.
+What is not run as rendered stands in this module, each with its reason; what more a pack needs is in `pack`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,23 @@ from slmpack.cli.world import Question, observe_world
 from slmpack.devcluster.nodes import mps_node
 from slmpack.domain.plan import CreatePod
 from slmpack.domain.planner import plan_cluster
+from slmpack.domain.snapshot import Policy
 from slmpack.render.pod import render_pod
 from tests.engine.environment import VERSION
 from tests.engine.tiny_model import CONFIG
 
-__all__ = ["CHANGED_FLAGS", "CPU_ENV", "NAME", "Runnable", "on_this_machine", "rendered_pod"]
+__all__ = [
+    "CHANGED_FLAGS",
+    "CPU_ENV",
+    "NAME",
+    "Runnable",
+    "at_mounts",
+    "changed",
+    "mounts_of",
+    "on_this_machine",
+    "planned",
+    "rendered_pod",
+]
 
 Json = dict[str, Any]
 
@@ -46,6 +58,7 @@ class Runnable:
     command: tuple[str, ...]
     env: dict[str, str]
     port: int
+    """Where its probes are answered."""
     container: Json
     """As rendered: probes and lifecycle are read from it."""
     grace_seconds: int
@@ -64,6 +77,12 @@ def rendered_pod(folder: Path, *, grace_seconds: int | None = None, **engine: ob
     }
     if grace_seconds is not None:
         spec["pod"] = {"terminationGracePeriodSeconds": grace_seconds}
+    create, policy = planned(folder, spec=spec, node=mps_node("gpu-node", replicas=4))
+    return render_pod(create, engines=policy.engines)
+
+
+def planned(folder: Path, *, spec: Json, node: Json, supervisor_image: str | None = None) -> tuple[CreatePod, Policy]:
+    """The one pod that the operator decides to make for an SLMDeployment `tiny` on this node, and its policy."""
     deployment = {
         "apiVersion": "slmpack.dev/v1alpha1",
         "kind": "SLMDeployment",
@@ -71,14 +90,17 @@ def rendered_pod(folder: Path, *, grace_seconds: int | None = None, **engine: ob
         "spec": spec,
     }
     path = folder / "world.json"
-    objects = {"apiVersion": "v1", "kind": "List", "items": [deployment, mps_node("gpu-node", replicas=4)]}
+    objects = {"apiVersion": "v1", "kind": "List", "items": [deployment, node]}
     path.write_text(json.dumps(objects), encoding="utf-8")
-    question = Question(manifests=read_manifests([str(path)]), cluster=False, kubeconfig=None, model_seconds=0)
+    manifests = read_manifests([str(path)])
+    question = Question(
+        manifests=manifests, cluster=False, kubeconfig=None, model_seconds=0, supervisor_image=supervisor_image
+    )
     world = asyncio.run(observe_world(question))
     plan = plan_cluster(world.snapshot, world.policy)
     creates = [action for action in plan.actions if isinstance(action, CreatePod)]
     assert len(creates) == 1, plan
-    return render_pod(creates[0], engines=world.policy.engines)
+    return creates[0], world.policy
 
 
 def on_this_machine(
@@ -89,15 +111,15 @@ def on_this_machine(
     `model` is what the claim holds; the home directory is an empty folder, as an image's user without one has.
     """
     (container,) = pod["spec"]["containers"]
-    mounts = _mounts(pod, container, volumes=volumes, model=model)
+    mounts = mounts_of(pod, container, volumes=volumes, model=model)
     env = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "HOME": str(volumes / "home")}
     env |= {name: value for name, (value, _) in CPU_ENV.items()}
     (volumes / "home").mkdir(parents=True)
     for variable in container["env"]:
-        env[variable["name"]] = _at_mounts(variable["value"], mounts)
+        env[variable["name"]] = at_mounts(variable["value"], mounts)
     values = {"--port": port, "--kv-cache-memory-bytes": kv_cache_bytes}
     assert values.keys() == CHANGED_FLAGS.keys()
-    words = [_at_mounts(_changed(word, values), mounts) for word in (*container["command"], *container["args"])]
+    words = [at_mounts(changed(word, values), mounts) for word in (*container["command"], *container["args"])]
     return Runnable(
         command=(str(programs / words[0]), *(word.replace("$$", "$") for word in words[1:])),
         env=env,
@@ -107,24 +129,26 @@ def on_this_machine(
     )
 
 
-def _mounts(pod: Json, container: Json, *, volumes: Path, model: Path) -> dict[str, str]:
+def mounts_of(pod: Json, container: Json, *, volumes: Path, model: Path) -> dict[str, str]:
     """Where each mount path of the container lies on this machine; /dev/shm is the machine's own."""
     kinds = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
     found = {}
     for mount in container["volumeMounts"]:
         folder = model if "persistentVolumeClaim" in kinds[mount["name"]] else volumes / mount["name"]
         folder.mkdir(parents=True, exist_ok=True)
-        found[mount["mountPath"]] = str(folder)
+        found[mount["mountPath"]] = str(folder / mount.get("subPath", ""))
     return {path: place for path, place in found.items() if path != "/dev/shm"}
 
 
-def _at_mounts(text: str, mounts: dict[str, str]) -> str:
+def at_mounts(text: str, mounts: dict[str, str]) -> str:
+    """A word or a value that is a path of the container, as it is on this machine."""
     for path, place in mounts.items():
         if text == path or text.startswith(f"{path}/"):
             return place + text.removeprefix(path)
     return text
 
 
-def _changed(word: str, values: dict[str, int]) -> str:
+def changed(word: str, values: dict[str, int]) -> str:
+    """A word of the command line with the value that CHANGED_FLAGS lets it have here."""
     flag, equals, _ = word.partition("=")
     return f"{flag}={values[flag]}" if equals and flag in values else word

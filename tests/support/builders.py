@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from slmpack.adapters.policy import load_policy
@@ -10,11 +11,12 @@ from slmpack.adapters.tables import bundled_config
 from slmpack.domain.engine_version import EngineVersion
 from slmpack.domain.inventory import read_nodes, where
 from slmpack.domain.model import ModelProfile, UnknownLayout, parse_model_config
-from slmpack.domain.plan import ClusterPlan, CreatePod, DeletePod, EndPod
+from slmpack.domain.pack import EngineReport, EngineState, PackReport
+from slmpack.domain.plan import ClusterPlan, CreatePod, DeletePod, EndPod, SetEngines
 from slmpack.domain.planner import plan_cluster
 from slmpack.domain.quantity import GIB
 from slmpack.domain.reasons import Problem
-from slmpack.domain.sharing import Mode, MpsShare, cuda_total_bytes, limit_bytes
+from slmpack.domain.sharing import Mode, MpsShare, cuda_total_bytes, limit_bytes, replicas_in
 from slmpack.domain.sizing import Need, size_replica
 from slmpack.domain.snapshot import (
     Demand,
@@ -24,14 +26,18 @@ from slmpack.domain.snapshot import (
     NodeView,
     PodPhase,
     PodView,
+    Policy,
     Rejected,
     Snapshot,
     Taint,
     Toleration,
 )
+from slmpack.domain.workload import Objective
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 POLICY = load_policy()
+PACKS = replace(POLICY, supervisor_image="registry.example.org/slmpack:1")
+"""The policy of an operator that can make packs."""
 
 A100_40 = "NVIDIA-A100-SXM4-40GB"
 H100 = "NVIDIA-H100-80GB-HBM3"
@@ -119,6 +125,7 @@ def a_demand(
     memory: int = 4 * GIB,
     priority: int = 0,
     startup_budget: timedelta = timedelta(minutes=10),
+    objective: Objective = Objective.THROUGHPUT,
 ) -> Demand:
     return Demand(
         replicas=replicas,
@@ -138,6 +145,7 @@ def a_demand(
         cpu_millicores=cpu,
         memory_bytes=memory,
         priority=priority,
+        objective=objective,
     )
 
 
@@ -176,8 +184,8 @@ def a_pod(
         node=create.placement.node if bound else None,
         requests={
             create.placement.share.resource: 1,
-            "cpu": create.demand.cpu_millicores,
-            "memory": create.demand.memory_bytes,
+            "cpu": create.demand.cpu_millicores * replicas_in(create.placement.share),
+            "memory": create.demand.memory_bytes * replicas_in(create.placement.share),
         },
         phase=phase,
         created=created,
@@ -187,6 +195,29 @@ def a_pod(
         was_ready=ready if was_ready is None else was_ready,
         record=create.record,
     )
+
+
+def a_report(
+    running: Sequence[int], states: Mapping[int, EngineState] | None = None, *, engines: int = 4, ending: bool = False
+) -> PackReport:
+    """A supervisor's answer: what is to run is ready and attached, the rest is stopped, but where `states` differs."""
+    found = dict.fromkeys(range(engines), EngineState.STOPPED) | dict.fromkeys(running, EngineState.READY)
+    return PackReport(
+        running=tuple(running),
+        ending=ending,
+        engines=tuple(
+            EngineReport(index=index, state=state, attached=state is EngineState.READY or None)
+            for index, state in sorted((found | dict(states or {})).items())
+        ),
+    )
+
+
+def heard(pod: PodView, states: Mapping[int, EngineState] | None = None, *, ending: bool = False) -> PodView:
+    """The pack with a report that fits its record, but where `states` differs."""
+    assert pod.record is not None
+    assert pod.record.pack is not None
+    pack = pod.record.pack
+    return replace(pod, pack=a_report(pack.running, states, engines=pack.engines, ending=ending))
 
 
 def a_stranger(name: str, node: str, *, resource: str = "nvidia.com/gpu", count: int = 1, cpu: int = 0) -> PodView:
@@ -220,8 +251,8 @@ def a_need(demand: Demand | None = None) -> Need:
     return need
 
 
-def plan(snapshot: Snapshot) -> ClusterPlan:
-    return plan_cluster(snapshot, POLICY)
+def plan(snapshot: Snapshot, policy: Policy = POLICY) -> ClusterPlan:
+    return plan_cluster(snapshot, policy)
 
 
 def creates(plan: ClusterPlan) -> list[CreatePod]:
@@ -230,6 +261,10 @@ def creates(plan: ClusterPlan) -> list[CreatePod]:
 
 def deletes(plan: ClusterPlan) -> list[DeletePod]:
     return [action for action in plan.actions if isinstance(action, DeletePod)]
+
+
+def sets(plan: ClusterPlan) -> list[SetEngines]:
+    return [action for action in plan.actions if isinstance(action, SetEngines)]
 
 
 def ends(plan: ClusterPlan) -> list[EndPod]:

@@ -25,6 +25,7 @@ from slmpack.permissions import cluster_role, lease_role, namespaced_role
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from slmpack.devcluster.program import Programs
     from tests.support.control_plane import ControlPlane
 
 __all__ = ["Operator", "eventually", "operator_account", "playing_nodes"]
@@ -57,16 +58,17 @@ def operator_account(
     *,
     system: str,
     namespace: str | None = None,
+    packs: bool = False,
     rules: Callable[[Any], Any] = lambda it: it,
 ) -> str:
     """Make the operator's service account with the roles of the permission table; its token."""
     _apply(control_plane, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _meta("slmpack", system)})
     roles = [
-        cluster_role(f"slmpack-{system}", all_namespaces=namespace is None),
-        lease_role("slmpack", namespace=system),
+        cluster_role(f"slmpack-{system}", all_namespaces=namespace is None, packs=packs),
+        lease_role("slmpack", namespace=system, packs=packs),
     ]
     if namespace is not None:
-        roles.append(namespaced_role("slmpack", namespace=namespace))
+        roles.append(namespaced_role("slmpack", namespace=namespace, packs=packs))
     for role in map(rules, roles):
         _apply(control_plane, role)
         _apply(control_plane, _binding(role, system=system))
@@ -158,7 +160,11 @@ class Operator:
 
 @contextmanager
 def playing_nodes(
-    control_plane: ControlPlane, nodes: Iterable[dict[str, Any]], *, timing: Timing | None = None
+    control_plane: ControlPlane,
+    nodes: Iterable[dict[str, Any]],
+    *,
+    timing: Timing | None = None,
+    programs: Programs = lambda _pod, _ip: None,
 ) -> Iterator[Kubelets]:
     """Stand-in kubelets on the real API server, in a thread and loop of their own; their nodes are removed at the end."""
     loop = asyncio.new_event_loop()
@@ -170,7 +176,8 @@ def playing_nodes(
         return asyncio.run_coroutine_threadsafe(work, loop).result(timeout=60)
 
     client = run(KubeClient.connect(str(control_plane.kubeconfig())))
-    kubelets = Kubelets(client, nodes=nodes, clock=lambda: datetime.now(UTC), timing=timing)  # noqa: TID251
+    clock = lambda: datetime.now(UTC)  # noqa: E731, TID251
+    kubelets = Kubelets(client, nodes=nodes, clock=clock, timing=timing, programs=programs)
     try:
         run(kubelets.__aenter__())
         yield kubelets

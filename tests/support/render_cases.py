@@ -1,4 +1,7 @@
-"""Named inputs of the renderer: one for each kind of share, an old engine, a claim, and every knob of the API at once."""
+"""Named inputs of the renderer: one for each kind of share, an old engine, a claim, and every knob of the API at once.
+
+Packs are apart: their pods have another container.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +13,48 @@ from slmpack.adapters.tables import load_engine_table
 from slmpack.domain.engine import EngineVersion
 from slmpack.domain.engine_settings import EngineSettings
 from slmpack.domain.footprint import Footprint
+from slmpack.domain.pack import PackRecord
 from slmpack.domain.plan import CreatePod, Placement
 from slmpack.domain.reasons import Reason
-from slmpack.domain.sharing import Exclusive, MigSlice, Mode, MpsShare, Share, describe_share, starts_alone
+from slmpack.domain.sharing import (
+    DraClaim,
+    Exclusive,
+    MigSlice,
+    Mode,
+    MpsPack,
+    MpsShare,
+    Share,
+    describe_share,
+    starts_alone,
+)
 from slmpack.domain.snapshot import Demand, DeploymentView, Key, ModelUnknown, ReplicaRecord
 from slmpack.domain.spec_hash import spec_hash
 from slmpack.render.names import pod_name
+from slmpack.render.pod import render_pod
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
     "CASES",
+    "DRA",
     "ENGINES",
     "EXCLUSIVE",
     "KNOBS",
     "MIG",
     "MPS",
+    "PACK",
+    "PACKS",
+    "PACK_KNOBS",
     "SPEC",
+    "SUPERVISOR",
+    "TOKEN_HASH",
     "a_create",
     "a_demand",
     "a_deployment",
+    "a_pack",
     "a_record",
+    "render",
 ]
 
 GIB = 1024**3
@@ -44,7 +67,13 @@ MPS = MpsShare(
     limit_bytes=20389 * 1024**2,
     active_thread_percentage=25,
 )
+PACK = MpsPack(resource="nvidia.com/gpu", gpu_memory_bytes=79 * GIB, limits_bytes=(24 * GIB, 20 * GIB, 12 * GIB))
+DRA = DraClaim(
+    resource="mig.nvidia.com/1g.10gb", device_class="mig.nvidia.com", profile="1g.10gb", memory_bytes=9 * GIB
+)
 
+SUPERVISOR = "registry.local/slmpack:0.1.0"
+TOKEN_HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 ENGINES = load_engine_table()
 
@@ -167,6 +196,7 @@ def a_record(share: Share = EXCLUSIVE, **changes: Any) -> ReplicaRecord:
         max_num_seqs=128,
         attempt=1,
         replaces="",
+        pack=PackRecord(engines=len(share.limits_bytes), running=(0,)) if isinstance(share, MpsPack) else None,
     )
     return replace(record, **changes)
 
@@ -199,6 +229,17 @@ def a_create(
     )
 
 
+def a_pack(*, running: tuple[int, ...] = (0, 1, 2), share: MpsPack = PACK, **changes: Any) -> CreatePod:
+    create = a_create(share, kv_bytes=9 * GIB, **changes)
+    pack = PackRecord(engines=len(share.limits_bytes), running=running)
+    return replace(create, record=replace(create.record, pack=pack))
+
+
+def render(create: CreatePod, *, supervisor_image: str | None = SUPERVISOR) -> dict[str, Any]:
+    """The pod of any case."""
+    return render_pod(create, engines=ENGINES, supervisor_image=supervisor_image, token_hash=TOKEN_HASH)
+
+
 PVC: dict[str, Any] = {"model": {"source": "pvc://models/qwen/1.5b", "config": {"model_type": "qwen2"}}}
 CLAIM_CACHE: dict[str, Any] = {
     "model": {
@@ -211,6 +252,7 @@ CASES: dict[str, CreatePod] = {
     "pod-exclusive": a_create(),
     "pod-mig-slice": a_create(MIG, ordinal=1),
     "pod-mps-share": a_create(MPS, kv_bytes=9 * GIB),
+    "pod-dra-claim": a_create(DRA),
     "pod-old-engine": a_create(
         MPS, kv_bytes=9 * GIB, engine_version=EngineVersion(0, 11), engine_image="vllm/vllm-openai:v0.11.0"
     ),
@@ -229,4 +271,24 @@ CASES: dict[str, CreatePod] = {
         ),
         startup_budget=timedelta(seconds=901),
     ),
+}
+
+PACK_KNOBS: dict[str, Any] = {**KNOBS, "sharing": {**KNOBS["sharing"], "mode": "MPSPack"}}
+
+PACKS: dict[str, CreatePod] = {
+    "pack": a_pack(running=(0, 2)),
+    "pack-claim-of-model": a_pack(template=PVC),
+    "pack-every-knob": a_pack(
+        template=PACK_KNOBS,
+        engine_image="registry.local/vllm:v0.33.0",
+        engine_args=(
+            ("--hf-overrides", '{"a":"$(HOME)"}'),
+            ("--max-num-seqs", "999"),
+            ("--served-model-name", "llama"),
+        ),
+        startup_budget=timedelta(seconds=901),
+    ),
+    "pack-long-name": a_pack(name="a" * 50, ordinal=10_000),
+    "pack-old-engine": a_pack(engine_version=EngineVersion(0, 11), engine_image="vllm/vllm-openai:v0.11.0"),
+    "pack-with-the-program-in-its-image": a_pack(engine_image=SUPERVISOR),
 }

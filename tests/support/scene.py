@@ -102,9 +102,13 @@ class Stage:
     nodes: tuple[str, ...]
     system: str
     token: str
+    config: dict[str, Any]
+    """Of the operators, beside what each scene sets."""
 
     @classmethod
-    def prepare(cls, control_plane: ControlPlane, *, nodes: Sequence[dict[str, Any]]) -> Self:
+    def prepare(
+        cls, control_plane: ControlPlane, *, nodes: Sequence[dict[str, Any]], config: dict[str, Any] | None = None
+    ) -> Self:
         """Apply the CRD and make the account; the nodes are played by somebody else."""
         _apply_crd(control_plane)
         system = control_plane.new_namespace("system")
@@ -112,15 +116,17 @@ class Stage:
             control_plane=control_plane,
             nodes=tuple(node["metadata"]["name"] for node in nodes),
             system=system,
-            token=operator_account(control_plane, system=system),
+            token=operator_account(control_plane, system=system, packs="supervisor_image" in (config or {})),
+            config=config or {},
         )
 
 
 class Scene:
     """One test's namespace and operator."""
 
-    def __init__(self, stage: Stage, *, folder: Path) -> None:
+    def __init__(self, stage: Stage, *, folder: Path, server: str | None = None) -> None:
         self.api = stage.control_plane
+        self._server = server
         self.namespace = self.api.new_namespace("scene")
         self._stage = stage
         self._folder = folder
@@ -133,8 +139,8 @@ class Scene:
 
     def start(self) -> Operator:
         """Start an operator, and wait until it is at work."""
-        config = {
-            "kubeconfig": str(self.api.kubeconfig(self._stage.token, user="slmpack")),
+        config = self._stage.config | {
+            "kubeconfig": str(self.api.kubeconfig(self._stage.token, user="slmpack", server=self._server)),
             "namespace": self.namespace,
             "lease_namespace": self._stage.system,
             "identity": "the-pod",  # nobody waits for the Lease of the scene before
@@ -148,6 +154,10 @@ class Scene:
         """End the operators, and leave no pod on the nodes."""
         for operator in self._operators:
             operator.__exit__()
+        self.clear()
+
+    def clear(self) -> None:
+        """Delete every SLMDeployment and pod."""
         self.api.request("DELETE", self.path("slmdeployments"))
         self.api.request("DELETE", f"{self.path()}?gracePeriodSeconds=0")
         eventually(lambda: not self.pods())
@@ -223,9 +233,9 @@ class Scene:
 
 
 @contextmanager
-def open_scene(stage: Stage, *, folder: Path) -> Iterator[Scene]:
-    """A scene whose operator is at work."""
-    scene = Scene(stage, folder=folder)
+def open_scene(stage: Stage, *, folder: Path, server: str | None = None) -> Iterator[Scene]:
+    """A scene whose operator is at work; it speaks to `server` (default: the API server)."""
+    scene = Scene(stage, folder=folder, server=server)
     try:
         scene.start()
         yield scene

@@ -43,7 +43,10 @@ def good_specs() -> list[dict[str, Any]]:
 
 
 def examples() -> dict[str, dict[str, Any]]:
-    return {path.name: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "examples").glob("*.yaml"))}
+    return {
+        path.name: yaml.safe_load(path.read_text())
+        for path in [*sorted((ROOT / "examples").glob("*.yaml")), *sorted((ROOT / "examples/sharing").glob("*.yaml"))]
+    }
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

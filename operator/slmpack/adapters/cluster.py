@@ -102,7 +102,7 @@ class KubeCluster:
         stamp = wanted["metadata"]["annotations"][APPLIED]
         present = self._observer.service(Key(meta["namespace"], meta["name"]))
         if present is not None and (
-            _covers(present.manifest, wanted) or self._bent.get(path) == (stamp, present.version)
+            _covers(present.manifest, _content(wanted)) or self._bent.get(path) == (stamp, present.version)
         ):
             return
         owner = controller_uid(manifest)
@@ -116,7 +116,7 @@ class KubeCluster:
             # Without force, whoever makes an object of that name right now keeps it.
             made = await self._client.apply(path, wanted, field_manager=MANAGER, force=present is not None)
         self._observer.put(resource, made)
-        if _covers(made, wanted):
+        if _covers(made, _content(wanted)):
             self._bent.pop(path, None)
             return
         if path not in self._bent:
@@ -148,6 +148,17 @@ class KubeCluster:
                 return
         self._ended = {uid, *(self._ended & self._observer.pod_uids)}
         self._observer.put(PODS, ended)
+
+    async def patch_pod(self, *, namespace: str, name: str, patch: Manifest) -> bool:
+        """Merge patch; False if the pod with the patch's uid is gone."""
+        async with self._watchful(PODS):
+            try:
+                patched = await self._client.patch(PODS.path(namespace=namespace, name=name), dict(patch))
+            except (NotFound, Conflict):
+                self._observer.suspect(PODS)
+                return False
+        self._observer.put(PODS, patched)
+        return True
 
     async def apply_status(self, *, namespace: str, name: str, uid: str, status: Manifest) -> bool:
         """Written only where it differs in more than the times of conditions.
@@ -220,6 +231,11 @@ def _stamped(manifest: Manifest) -> dict[str, Any]:
     meta = dict(manifest["metadata"])
     meta["annotations"] = {**meta.get("annotations", {}), APPLIED: hashlib.sha256(text.encode()).hexdigest()[:12]}
     return {**manifest, "metadata": meta}
+
+
+def _content(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """All but what the path says already: the items of a LIST of a built-in kind do not repeat it."""
+    return {key: value for key, value in manifest.items() if key not in {"apiVersion", "kind"}}
 
 
 def _covers(present: object, wanted: object) -> bool:

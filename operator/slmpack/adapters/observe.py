@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
+from slmpack.adapters.dra_stores import DraStores
+from slmpack.adapters.feeds import Feed, Lister
+from slmpack.adapters.pack_pods import SLICES, SliceRecord, bare_pack, read_slice, read_supervisor
 from slmpack.adapters.records import (
     DeploymentRecord,
     PriorityRecord,
@@ -23,6 +26,7 @@ from slmpack.adapters.records import (
 )
 from slmpack.adapters.resources import (
     CONFIG_MAPS,
+    ENDPOINT_SLICES,
     NODES,
     PODS,
     PRIORITY_CLASSES,
@@ -50,29 +54,13 @@ from slmpack.domain.snapshot import (
     Rejected,
     Snapshot,
 )
-from slmpack.ports import Clock, ModelSource
+from slmpack.ports import Clock, ModelSource, PackReports, Supervisor
 from slmpack.render.names import NAME_LABEL, PROFILE_LABEL
+from slmpack.render.pack_children import PackPod
 
 __all__ = ["Lister", "Observer", "Scope"]
 
 logger = logging.getLogger(__name__)
-
-RELIST_SECONDS = 300.0
-COUNT_SECONDS = 15.0
-RECOUNT_SECONDS = 5.0
-"""A watch may lag behind a busy cluster by some seconds: the number must be wrong twice."""
-
-
-class Lister(Protocol):
-    """The reads that observing needs; `KubeClient` is one."""
-
-    async def list(self, path: str, params: Mapping[str, str] | None = None) -> tuple[list[dict[str, Any]], str]:
-        """A whole collection and its resourceVersion."""
-        ...
-
-    async def count(self, path: str) -> int:
-        """How many objects a collection holds."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,36 +70,25 @@ class Scope:
     namespace: str | None = None
     """None: all."""
     nodes: Selector = EVERYTHING
-
-
-@dataclass(slots=True, kw_only=True)
-class _Feed:
-    """One kind: where it is listed, and when that is due."""
-
-    path: str
-    store: KindStore[Any]
-    beside: KindStore[Any] | None = None
-    """Fed with the same objects; its changes wake nobody."""
-    params: Mapping[str, str] | None = None
-    listed_at: float | None = None
-    counted_at: float = 0.0
-    suspect: bool = True
-    """LIST at once."""
-    uncounted: bool = False
-    """Count at once, and believe it: the watch has begun anew."""
-    miscounted: bool = False
-    """Whether the last count was another than ours."""
-    counts: bool = field(default=True)
-    """Whether the API server can count it: not with a selector."""
+    packs: bool = False
+    """Whether the EndpointSlices of packs are looked after."""
 
 
 class Observer:
     """The typed store of everything the planner reads."""
 
-    def __init__(
-        self, client: Lister, *, scope: Scope, models: ModelSource, engines: EngineTable, clock: Clock
+    def __init__(  # noqa: PLR0913 - where each kind of news comes from
+        self,
+        client: Lister,
+        *,
+        scope: Scope,
+        models: ModelSource,
+        engines: EngineTable,
+        clock: Clock,
+        packs: PackReports | None = None,
     ) -> None:
         self._client = client
+        self._reports = packs
         self._models = models
         self._engines = engines
         self._clock = clock
@@ -122,43 +99,56 @@ class Observer:
         self._services: KindStore[ServiceRecord] = KindStore(read_service)
         self._priorities: KindStore[PriorityRecord] = KindStore(read_priority)
         self._profiles: KindStore[ProfileRecord] = KindStore(read_profiles)
+        self._supervisors: KindStore[Supervisor] = KindStore(read_supervisor)
+        self._slices: KindStore[SliceRecord] = KindStore(read_slice)
         mine = scope.namespace
+        self._dra = DraStores(chosen=lambda node: _chosen(node, scope.nodes))
         self._feeds = {
-            NODES: _Feed(path=NODES.path(), store=self._nodes),
-            PRIORITY_CLASSES: _Feed(path=PRIORITY_CLASSES.path(), store=self._priorities),
-            SLM_DEPLOYMENTS: _Feed(path=SLM_DEPLOYMENTS.path(namespace=mine), store=self._deployments),
-            SERVICES: _Feed(
+            NODES: Feed(path=NODES.path(), store=self._nodes, beside=(self._dra.other_nodes,)),
+            PRIORITY_CLASSES: Feed(path=PRIORITY_CLASSES.path(), store=self._priorities),
+            SLM_DEPLOYMENTS: Feed(path=SLM_DEPLOYMENTS.path(namespace=mine), store=self._deployments),
+            SERVICES: Feed(
                 path=SERVICES.path(namespace=mine),
                 store=self._services,
                 params={"labelSelector": NAME_LABEL},
                 counts=False,
             ),
-            CONFIG_MAPS: _Feed(
+            CONFIG_MAPS: Feed(
                 path=CONFIG_MAPS.path(namespace=mine),
                 store=self._profiles,
                 params={"labelSelector": PROFILE_LABEL},
                 counts=False,
             ),
-            PODS: _Feed(path=PODS.path(), store=self._pods, beside=self._bystanders),
+            PODS: Feed(path=PODS.path(), store=self._pods, beside=(self._bystanders, self._supervisors)),
+            **self._dra.feeds,
         }
+        if scope.packs:
+            self._feeds[ENDPOINT_SLICES] = Feed(
+                path=ENDPOINT_SLICES.path(namespace=mine),
+                store=self._slices,
+                params={"labelSelector": SLICES},
+                counts=False,
+            )
         self._demands: dict[str, tuple[object, Demand | Rejected]] = {}
         self._bugs: dict[str, Rejected] = {}
 
     @property
     def complete(self) -> bool:
         """Whether every kind has been listed: no plan may be made before."""
-        return all(feed.store.listed for feed in self._feeds.values())
+        return all(feed.complete for feed in self._feeds.values())
 
     async def refresh(self) -> None:
-        """LIST whatever is due. Raises PortError; what could not be listed stays due."""
+        """LIST whatever is due, and have packs asked. Raises PortError; what could not be listed stays due."""
         for feed in self._feeds.values():
-            if await self._is_due(feed):
-                await self._list(feed)
+            await feed.refresh(self._client, self._clock)
+        if self._reports is not None:
+            await self._reports.refresh(supervisor for _, supervisor in self._packs())
 
     def handle(self, resource: Resource, kind: str | None, raw: Mapping[str, Any]) -> bool:
         """Take in an event of a watch; True if the planner should look. `kind` is None for what a watch starts with."""
         feed = self._feeds[resource]
-        freed = resource == PODS and self._see_bystander(kind, raw)
+        freed = resource == PODS and (self._see_bystander(kind, raw) | self._see_supervisor(kind, raw))
+        freed |= resource == NODES and self._dra.see_node(kind, raw)
         if kind == "DELETED":
             return feed.store.drop(raw) or freed
         changed = feed.store.put(raw)
@@ -172,6 +162,10 @@ class Observer:
         changed = self._bystanders.drop(raw) if kind == "DELETED" else self._bystanders.put(raw)
         gone = before is not None and changed and self._bystanders.get(key_of(raw)) is None
         return gone and before is not None and self._nodes.get(Key("", before.node)) is not None
+
+    def _see_supervisor(self, kind: str | None, raw: Mapping[str, Any]) -> bool:
+        """Note where a pack's supervisor is; True if that changed."""
+        return self._supervisors.drop(raw) if kind == "DELETED" else self._supervisors.put(raw)
 
     def put(self, resource: Resource, raw: Mapping[str, Any]) -> None:
         """Take in the answer to our own write."""
@@ -212,13 +206,36 @@ class Observer:
         alive = {record.uid for record in records}
         self._demands = {uid: demand for uid, demand in self._demands.items() if uid in alive}
         self._bugs = {uid: rejected for uid, rejected in self._bugs.items() if uid in alive}
+        pods = self._with_reports()
+        nodes, dra = self._dra.put_into(self._with_bystanders(), pods)
         return Snapshot(
             now=self._clock.now(),
             deployments=tuple(self._view(record) for record in records),
-            nodes=self._with_bystanders(),
-            pods=tuple(self._pods.values()),
+            nodes=nodes,
+            pods=pods,
             names=frozenset(self._pods.unseen()),
+            dra=dra,
         )
+
+    def bare_packs(self) -> tuple[PackPod, ...]:
+        """Packs that run and lack a slice for an engine."""
+        if ENDPOINT_SLICES not in self._feeds:
+            return ()
+        return tuple(found for pod, it in self._packs() if (found := bare_pack(pod, it, self._slices)) is not None)
+
+    def _packs(self) -> list[tuple[PodView, Supervisor]]:
+        """Packs that run, of SLMDeployments that we look after."""
+        packs = (pod for pod in self._pods.values() if pod.record is not None and pod.record.pack is not None)
+        found = [(pod, self._supervisors.get(pod.key)) for pod in packs]
+        owners = self.deployment_uids
+        return [(pod, it) for pod, it in found if it is not None and it.uid == pod.uid and it.owner_uid in owners]
+
+    def _with_reports(self) -> tuple[PodView, ...]:
+        source = self._reports
+        if source is None:
+            return tuple(self._pods.values())
+        reports = {pod.uid: source.report(pod.uid) for pod, _ in self._packs()}
+        return tuple(replace(pod, pack=reports[pod.uid]) if pod.uid in reports else pod for pod in self._pods.values())
 
     def _with_bystanders(self) -> tuple[NodeView, ...]:
         used: dict[str, dict[str, int]] = {}
@@ -227,36 +244,8 @@ class Observer:
             total["cpu"] += pod.cpu
             total["memory"] += pod.memory
             total["pods"] += 1
-        return tuple(replace(node, used_by_others=used.get(node.name, {})) for node in self._nodes.values())
-
-    async def _is_due(self, feed: _Feed) -> bool:
-        now = self._clock.monotonic()
-        if feed.suspect or feed.listed_at is None or now - feed.listed_at >= RELIST_SECONDS:
-            return True
-        if not feed.counts or not (feed.uncounted or now - feed.counted_at >= COUNT_SECONDS):
-            return False
-        sure, feed.uncounted, feed.counted_at = feed.uncounted or feed.miscounted, False, now
-        there = await self._client.count(feed.path)
-        feed.miscounted = there != len(feed.store)
-        if not feed.miscounted:
-            return False
-        if not sure:
-            feed.counted_at = now - COUNT_SECONDS + RECOUNT_SECONDS
-            return False
-        logger.info("%s: the cluster has %d, we know %d: listing anew", feed.path, there, len(feed.store))
-        return True
-
-    async def _list(self, feed: _Feed) -> None:
-        feed.suspect = True
-        started = self._clock.monotonic()
-        items, version = await self._client.list(feed.path, feed.params)
-        if feed.beside is not None:
-            feed.beside.replace(items, version=version)
-        if feed.store.replace(items, version=version):
-            feed.suspect, feed.listed_at, feed.counted_at = False, started, started
-            feed.miscounted = False
-        else:
-            logger.warning("%s: the list (%s) is older than one before; it is not used", feed.path, version)
+        nodes = (*self._nodes.values(), *self._dra.bare_nodes())
+        return tuple(replace(node, used_by_others=used.get(node.name, {})) for node in nodes)
 
     def _view(self, record: DeploymentRecord) -> DeploymentView:
         return DeploymentView(

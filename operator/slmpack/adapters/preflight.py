@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from slmpack.adapters.resources import ACCESS_REVIEWS, LEASES, SLM_DEPLOYMENTS
+from slmpack.adapters.resources import ACCESS_REVIEWS, LEASES, RESOURCE_CLAIMS, SLM_DEPLOYMENTS
 from slmpack.permissions import Permission, access_reviews
 from slmpack.ports import NotFound, PortError
 
-__all__ = ["PreflightClient", "check_access"]
+__all__ = ["PreflightClient", "Reader", "check_access", "serves_claims"]
 
 
 class PreflightClient(Protocol):
@@ -24,9 +24,24 @@ class PreflightClient(Protocol):
         ...
 
 
-async def check_access(client: PreflightClient, *, namespace: str | None, lease_namespace: str) -> tuple[str, ...]:
+class Reader(Protocol):
+    """What finding out needs; `KubeClient` is one."""
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """GET."""
+        ...
+
+
+async def check_access(
+    client: PreflightClient,
+    *,
+    namespace: str | None,
+    lease_namespace: str,
+    packs: bool = False,
+    claims: bool = True,
+) -> tuple[str, ...]:
     """What is missing, a line each; empty if nothing is. Raises PortError where the API server gives no answer."""
-    reviews = access_reviews(namespace=namespace, lease_namespace=lease_namespace)
+    reviews = access_reviews(namespace=namespace, lease_namespace=lease_namespace, packs=packs, claims=claims)
     asked = list(reviews)
     answers = await asyncio.gather(*(_is_allowed(client, spec) for _, spec in asked))
     missing = tuple(_missing(permission, spec) for (permission, spec), ok in zip(asked, answers, strict=True) if not ok)
@@ -34,6 +49,15 @@ async def check_access(client: PreflightClient, *, namespace: str | None, lease_
         *await _missing_crd(client, namespace=namespace),
         *await _missing_namespace(client, lease_namespace),
     )
+
+
+async def serves_claims(client: Reader) -> bool:
+    """Whether the API server serves resource.k8s.io/v1. Raises PortError where it gives no answer."""
+    try:
+        await client.get(f"/apis/{RESOURCE_CLAIMS.api_version}")
+    except NotFound:
+        return False
+    return True
 
 
 async def _is_allowed(client: PreflightClient, spec: dict[str, Any]) -> bool:
@@ -68,4 +92,5 @@ def _missing(permission: Permission, spec: dict[str, Any]) -> str:
     attributes = spec["resourceAttributes"]
     where = f"in namespace {attributes['namespace']}" if "namespace" in attributes else "in the whole cluster"
     group = f".{permission.group}" if permission.group else ""
-    return f"may not {attributes['verb']} {permission.resource}{group} {where} (needed for: {permission.why})"
+    name = f" {attributes['name']}" if "name" in attributes else ""
+    return f"may not {attributes['verb']} {permission.resource}{group}{name} {where} (needed for: {permission.why})"

@@ -7,12 +7,21 @@ from dataclasses import dataclass
 __all__ = [
     "ACCESS_REVIEWS",
     "CONFIG_MAPS",
+    "DEVICE_CLASSES",
+    "ENDPOINT_SLICES",
     "EVENTS",
     "LEASES",
     "NODES",
     "PODS",
     "PRIORITY_CLASSES",
+    "RESOURCE_CLAIMS",
+    "RESOURCE_CLAIM_TEMPLATES",
+    "RESOURCE_SLICES",
+    "ROLES",
+    "ROLE_BINDINGS",
+    "SECRETS",
     "SERVICES",
+    "SERVICE_ACCOUNTS",
     "SLM_DEPLOYMENTS",
     "Resource",
     "resource_of",
@@ -53,7 +62,22 @@ PRIORITY_CLASSES = Resource(
     group="scheduling.k8s.io", version="v1", plural="priorityclasses", kind="PriorityClass", namespaced=False
 )
 LEASES = Resource(group="coordination.k8s.io", version="v1", plural="leases", kind="Lease")
+SECRETS = Resource(group="", version="v1", plural="secrets", kind="Secret")
+SERVICE_ACCOUNTS = Resource(group="", version="v1", plural="serviceaccounts", kind="ServiceAccount")
+ROLES = Resource(group="rbac.authorization.k8s.io", version="v1", plural="roles", kind="Role")
+ROLE_BINDINGS = Resource(group="rbac.authorization.k8s.io", version="v1", plural="rolebindings", kind="RoleBinding")
+ENDPOINT_SLICES = Resource(group="discovery.k8s.io", version="v1", plural="endpointslices", kind="EndpointSlice")
 EVENTS = Resource(group="events.k8s.io", version="v1", plural="events", kind="Event")
+RESOURCE_SLICES = Resource(
+    group="resource.k8s.io", version="v1", plural="resourceslices", kind="ResourceSlice", namespaced=False
+)
+RESOURCE_CLAIMS = Resource(group="resource.k8s.io", version="v1", plural="resourceclaims", kind="ResourceClaim")
+RESOURCE_CLAIM_TEMPLATES = Resource(
+    group="resource.k8s.io", version="v1", plural="resourceclaimtemplates", kind="ResourceClaimTemplate"
+)
+DEVICE_CLASSES = Resource(
+    group="resource.k8s.io", version="v1", plural="deviceclasses", kind="DeviceClass", namespaced=False
+)
 ACCESS_REVIEWS = Resource(
     group="authorization.k8s.io",
     version="v1",
@@ -63,6 +87,8 @@ ACCESS_REVIEWS = Resource(
 )
 
 BY_KIND = {resource.kind: resource for resource in (SLM_DEPLOYMENTS, PODS, SERVICES)}
+BY_KIND[RESOURCE_CLAIM_TEMPLATES.kind] = RESOURCE_CLAIM_TEMPLATES
+BY_KIND |= {resource.kind: resource for resource in (SERVICE_ACCOUNTS, ROLES, ROLE_BINDINGS, ENDPOINT_SLICES)}
 
 
 def resource_of(kind: str) -> Resource:

@@ -15,12 +15,13 @@ from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.alias_generators import to_camel
 
 from slmpack.adapters.resources import SLM_DEPLOYMENTS
+from slmpack.domain.dra import is_claimed
 from slmpack.domain.quantity import parse_bytes, parse_count, parse_millicores
 from slmpack.domain.snapshot import Key, NodeView, PodPhase, PodView, ReplicaRecord, Taint
 from slmpack.render.names import ENDED, NAME_LABEL
 from slmpack.render.record import parse_record
 
-__all__ = ["Bystander", "Partial", "bystander", "controller_uid", "node_view", "pod_view"]
+__all__ = ["Bystander", "Partial", "bystander", "controller_uid", "node_view", "other_node_view", "pod_view"]
 
 logger = logging.getLogger(__name__)
 
@@ -165,6 +166,9 @@ def pod_view(raw: Mapping[str, Any]) -> PodView | None:
     conditions = {condition.type: condition for condition in status.conditions or ()}
     ready = conditions.get("Ready")
     is_ready = ready is not None and ready.status == "True"
+    record = _record(pod.metadata)
+    if record is not None and is_claimed(record.resource):
+        requests[record.resource] = 1
     reason, message, exit_code = _cause(status)
     scheduled = conditions.get("PodScheduled")
     unbound = scheduled is not None and scheduled.status == "False" and scheduled.reason == "Unschedulable"
@@ -186,7 +190,7 @@ def pod_view(raw: Mapping[str, Any]) -> PodView | None:
         restarts=sum(container.restart_count for container in status.container_statuses or ()),
         finished_at=_finished_at(pod.metadata, status) if status.phase == "Failed" else None,
         unschedulable=(scheduled.message or scheduled.reason or "") if unbound and scheduled is not None else "",
-        record=_record(pod.metadata),
+        record=record,
     )
 
 
@@ -204,25 +208,40 @@ def bystander(raw: Mapping[str, Any]) -> Bystander | None:
 
 
 def node_view(raw: Mapping[str, Any]) -> NodeView | None:
-    """The view of a node that has, or had, an NVIDIA GPU; None for all others."""
+    """The view of a node that has, or had, an NVIDIA GPU by its labels or resources; None for all others."""
     try:
-        node = _Node.model_validate(raw)
-        allocatable = {
-            name: _amount(name, value)
-            for name, value in ((node.status.allocatable or {}) if node.status else {}).items()
-            if name in {"cpu", "memory", "pods"} or name.startswith(GPU_PREFIX)
-        }
+        node = _node_view(raw)
     except (ValidationError, ValueError):
         logger.exception("unreadable node %s", (raw.get("metadata") or {}).get("name"))
         return None
-    labels = node.metadata.labels or {}
-    if not any(name.startswith(GPU_PREFIX) for name in (*labels, *allocatable)):
+    return node if _is_nvidias(node) else None
+
+
+def other_node_view(raw: Mapping[str, Any]) -> NodeView | None:
+    """The view of a node that `node_view` gives none of; None for one that nobody can read."""
+    try:
+        node = _node_view(raw)
+    except (ValidationError, ValueError):
         return None
+    return None if _is_nvidias(node) else node
+
+
+def _is_nvidias(node: NodeView) -> bool:
+    return any(name.startswith(GPU_PREFIX) for name in (*node.labels, *node.allocatable))
+
+
+def _node_view(raw: Mapping[str, Any]) -> NodeView:
+    node = _Node.model_validate(raw)
+    allocatable = {
+        name: _amount(name, value)
+        for name, value in ((node.status.allocatable or {}) if node.status else {}).items()
+        if name in {"cpu", "memory", "pods"} or name.startswith(GPU_PREFIX)
+    }
     spec = node.spec or _NodeSpec()
     conditions = (node.status.conditions or ()) if node.status else ()
     return NodeView(
         name=node.metadata.name,
-        labels=labels,
+        labels=node.metadata.labels or {},
         taints=tuple(Taint(key=taint.key, value=taint.value or "", effect=taint.effect) for taint in spec.taints or ()),
         unschedulable=bool(spec.unschedulable),
         ready=any(condition.type == "Ready" and condition.status == "True" for condition in conditions),

@@ -124,6 +124,8 @@ class PlacementStatus(StatusModel):
 
     pod: Short
     """Name of its pod."""
+    engine: int | None = None
+    """Which engine of a pack it is."""
     node: Short = ""
     """Its node; which GPU of the node it got is the kubelet's choice."""
     resource: Short = ""
@@ -132,6 +134,8 @@ class PlacementStatus(StatusModel):
     """Its part of a GPU, for instance "MigSlice 1g.10gb"."""
     ready: bool = False
     """Whether it is Ready."""
+    device_memory: Short | None = None
+    """GPU memory that it holds, measured through NVML by the pack's supervisor; absent where nobody measured it."""
     reason: Short = ""
     """Why it is not Ready."""
 

@@ -76,6 +76,7 @@ def _demand(
         startup_budget=timedelta(seconds=spec.engine.startup_timeout_seconds),
         mode=Mode(spec.sharing.mode),
         max_per_gpu=spec.sharing.max_per_gpu,
+        sm_percent=spec.sharing.sm_percent,
         gpu_products=frozenset(product.replace(" ", "-") for product in spec.sharing.gpu_products),
         tolerations=tuple(
             Toleration(key=t.key, operator=t.operator, value=t.value, effect=t.effect or "")

@@ -209,14 +209,20 @@ class EngineSpec(ApiModel):
 class SharingSpec(ApiModel):
     """How replicas share GPUs, and which GPUs they may use."""
 
-    mode: Literal["Auto", "Exclusive", "MIG", "MPS"] = "Auto"
+    mode: Literal["Auto", "Exclusive", "MIG", "MPS", "MPSPack", "DRA"] = "Auto"
     """How a replica's part of a GPU is bounded. Auto: the smallest sufficient of the others that the cluster offers.
-    Exclusive: a whole GPU. MIG: a MIG slice of a node with the mixed strategy. MPS: a share of a GPU on a node whose
-    device plugin shares by MPS. Example: `MIG`."""
+    Exclusive: a whole GPU. MIG: a MIG slice that the device plugin advertises. MPS: a share of a GPU on a node whose
+    device plugin shares by MPS. MPSPack: a whole GPU for one pod that runs several replicas, each under an MPS limit
+    of its own. DRA: a MIG slice that a ResourceClaim asks for. Example: `MIG`."""
     max_per_gpu: Annotated[Annotated[StrictInt, Field(ge=1, le=48), WHOLE] | None, Field(alias="maxPerGPU")] = None
     """At most so many replicas of this SLMDeployment a GPU, 1 to 48 (the clients of an MPS device plugin). On a node
     with several GPUs it holds on average: so many times its GPUs, as the kubelet picks the GPU.
-    It overrules what the plan finds to pay. Default: as many as fit and pay. Example: `4`."""
+    It overrules what the plan finds to pay, and an MPSPack is made for so many, of which `replicas` run.
+    Default: as many as fit and pay. Example: `4`."""
+    sm_percent: Annotated[Annotated[StrictInt, Field(ge=1, le=100), WHOLE] | None, Field(alias="smPercent")] = None
+    """At most this percentage of the GPU's multiprocessors for each engine of an MPSPack (MPS' active thread
+    percentage), so that one engine cannot keep the others from computing. It is a ceiling, no reservation, and
+    mostly costs throughput. Only with mode MPSPack. Default: no ceiling. Example: `50`."""
     gpu_products: Annotated[
         Items[
             Annotated[
@@ -250,6 +256,13 @@ class SharingSpec(ApiModel):
             message="mode Exclusive puts one replica on a GPU; remove maxPerGPU or use another mode",
             field="maxPerGPU",
             shown=Shown(read=lambda it: it.max_per_gpu),
+        ),
+        Rule(
+            cel="!has(self.smPercent) || (has(self.mode) && self.mode == 'MPSPack')",
+            check=lambda it: it.sm_percent is None or it.mode == "MPSPack",
+            message="a ceiling on multiprocessors needs mode MPSPack; set the mode, or remove smPercent",
+            field="smPercent",
+            shown=Shown(read=lambda it: it.sm_percent),
         ),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,18 @@ def main() -> None:
 @click.option(
     "--bundled-models", is_flag=True, help="With --cluster: as the operator that runs there with this flag would do."
 )
+@click.option(
+    "--supervisor-image",
+    metavar="IMAGE",
+    envvar="SLMPACK_SUPERVISOR_IMAGE",
+    help="As the operator that runs with this flag would do: it may put several replicas into one pod (MPSPack).",
+)
+@click.option(
+    "--propose-layout",
+    is_flag=True,
+    help="Also show how the nodes' GPUs would best be cut into MIG instances, and the label that an administrator would"
+    " set.",
+)
 def plan(**options: Any) -> int:  # noqa: ANN401 - click checks them
     """Show what the operator would do: the memory of a replica, which GPU gets each, and why some have no place.
 
@@ -150,6 +163,16 @@ def crd() -> None:
     help="Where health and metrics are served; port 0 takes a free one, and the log says which.",
 )
 @click.option(
+    "--supervisor-image",
+    metavar="IMAGE",
+    help="The image that brings the supervisor of packs (sharing.mode MPSPack). Default: no packs are made.",
+)
+@click.option(
+    "--pod-proxy",
+    metavar="URL",
+    help="The HTTP proxy through which the supervisors of packs are reached. Default: straight at the pods' addresses.",
+)
+@click.option(
     "--bundled-models", is_flag=True, help="Do not ask the Hub for models whose config.json ships with slmpack."
 )
 def run(**options: Any) -> int:  # noqa: ANN401 - click checks them
@@ -178,9 +201,28 @@ def run(**options: Any) -> int:  # noqa: ANN401 - click checks them
         host=host,
         port=port,
         hub=hub_settings(),
+        supervisor_image=_image(options["supervisor_image"]),
+        pod_proxy=_proxy(options["pod_proxy"]),
         bundled_models=options["bundled_models"],
     )
     return run_operator(config)
+
+
+def _image(text: str | None) -> str | None:
+    if text is not None and (not text or text.split() != [text]):
+        raise click.BadParameter(
+            f"{text!r} is not an image; write for instance registry.example/slmpack:1.0",
+            param_hint="--supervisor-image",
+        )
+    return text
+
+
+def _proxy(text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(r"http://[^/\s]+/?", text):
+        raise click.BadParameter(
+            f"{text!r} is not an HTTP proxy's URL; write for instance http://127.0.0.1:3128", param_hint="--pod-proxy"
+        )
+    return text
 
 
 def _address(text: str) -> tuple[str, int]:

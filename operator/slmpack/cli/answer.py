@@ -61,7 +61,8 @@ def with_names(plan: ClusterPlan) -> ClusterPlan:
 
 def _answer(plan: DeploymentPlan) -> Answer:
     demand = plan.deployment.demand
-    placed = sum(state.counts for state in plan.states) + len(plan.creates) + len(plan.waiting)
+    made = sum(create.record.replicas for create in plan.creates)
+    placed = sum(state.counts for state in plan.states) + made + len(plan.waiting)
     wanted = demand.replicas if isinstance(demand, Demand) else None
     if plan.deployment.deleting:
         wanted = 0

@@ -42,13 +42,13 @@ class Glyphs:
 UNICODE = Glyphs(
     left="▐",
     right="▌",
-    fill={"ready": "█", "starting": "▓", "planned": "▒", "waiting": "░", "ending": "/", "foreign": "X"},
+    fill={"ready": "█", "starting": "▓", "planned": "▒", "waiting": "░", "ending": "/", "foreign": "X", "idle": "∙"},
     free="·",
 )
 ASCII = Glyphs(
     left="[",
     right="]",
-    fill={"ready": "#", "starting": "=", "planned": "+", "waiting": "-", "ending": "/", "foreign": "x"},
+    fill={"ready": "#", "starting": "=", "planned": "+", "waiting": "-", "ending": "/", "foreign": "x", "idle": "_"},
     free=".",
 )
 MEANING = {
@@ -58,6 +58,7 @@ MEANING = {
     "waiting": "starts later, one at a time",
     "ending": "ending",
     "foreign": "another's pod",
+    "idle": "engine of a pack that does not run",
 }
 
 
@@ -134,7 +135,7 @@ def _indented(text: Text) -> Padding:
 
 def _unit(bar: GpuBar) -> str:
     if bar.index is None:
-        return f"slice {bar.resource.removeprefix('nvidia.com/mig-')}"
+        return f"slice {bar.profile or bar.resource.removeprefix('nvidia.com/mig-')}"
     return f"GPU {bar.index}" + (f" ({bar.index_basis})" if bar.index_basis else "")
 
 

@@ -16,7 +16,11 @@ import yaml
 __all__ = ["BadFileError", "Manifest", "Manifests", "read_manifests"]
 
 STDIN = "-"
-USED_KINDS = ("SLMDeployment", "Node", "Pod", "PriorityClass", "ConfigMap")
+NAMESPACED = frozenset({"SLMDeployment", "Pod", "ConfigMap", "ResourceClaim"})
+USED_KINDS = (
+    *("SLMDeployment", "Node", "Pod", "PriorityClass", "ConfigMap"),
+    *("ResourceSlice", "DeviceClass", "ResourceClaim"),
+)
 LARGEST_BYTES = 256 * 2**20
 """Five thousand pods as YAML are about 100 MB."""
 
@@ -169,7 +173,7 @@ def _manifest(obj: object, *, place: str, folder: Path) -> Manifest:
 def _refuse_twins(manifests: Iterable[Manifest]) -> None:
     seen: dict[tuple[str, str, str], str] = {}
     for manifest in manifests:
-        namespace = manifest.namespace if manifest.kind in {"SLMDeployment", "Pod", "ConfigMap"} else ""
+        namespace = manifest.namespace if manifest.kind in NAMESPACED else ""
         identity = (manifest.kind, namespace, manifest.name)
         if identity in seen:
             raise BadFileError(

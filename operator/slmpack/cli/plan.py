@@ -13,10 +13,13 @@ import click
 from rich.console import Console
 
 from slmpack.cli.answer import answers, with_names
+from slmpack.cli.layout import layouts_to_json, print_layouts
 from slmpack.cli.manifests import BadFileError, read_manifests
 from slmpack.cli.plan_json import plan_to_json
 from slmpack.cli.text import print_plan
 from slmpack.cli.world import Question, observe_world
+from slmpack.domain.case import World as Planned
+from slmpack.domain.mig_proposal import propose_layouts
 from slmpack.domain.planner import plan_cluster
 from slmpack.ports import PortError
 
@@ -25,7 +28,14 @@ __all__ = ["ALL_PLACED", "SOME_UNPLACED", "answer_plan"]
 ALL_PLACED, SOME_UNPLACED = 0, 2
 
 
-def answer_plan(files: Sequence[str], *, kubeconfig: str | None, output: str, **asked: Any) -> int:  # noqa: ANN401
+def answer_plan(
+    files: Sequence[str],
+    *,
+    kubeconfig: str | None,
+    output: str,
+    propose_layout: bool,
+    **asked: Any,  # noqa: ANN401
+) -> int:
     """Print the plan and return the exit code; `asked` are the other fields of Question.
 
     Raises click.ClickException where there is nothing to plan on.
@@ -42,8 +52,15 @@ def answer_plan(files: Sequence[str], *, kubeconfig: str | None, output: str, **
     for line in (*manifests.ignored, *world.warnings):
         click.echo(line, err=True)
     plan = with_names(plan_cluster(world.snapshot, world.policy))
+    proposal = None
+    if propose_layout:
+        proposal = propose_layouts(Planned.read(world.snapshot, world.policy), asked=world.asked)
     if output == "json":
-        click.echo(json.dumps(plan_to_json(plan, asked=world.asked), indent=2))
+        proposed = {} if proposal is None else {"proposed_layouts": layouts_to_json(proposal)}
+        click.echo(json.dumps(plan_to_json(plan, asked=world.asked) | proposed, indent=2))
     else:
-        print_plan(Console(file=sys.stdout, highlight=False, emoji=False, markup=False), plan, world)
+        console = Console(file=sys.stdout, highlight=False, emoji=False, markup=False)
+        print_plan(console, plan, world)
+        if proposal is not None:
+            print_layouts(console, proposal)
     return ALL_PLACED if all(answer.satisfied for answer in answers(plan, asked=world.asked)) else SOME_UNPLACED

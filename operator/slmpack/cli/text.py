@@ -14,8 +14,10 @@ from slmpack.cli.draw import draw_bars, glyphs_of
 from slmpack.cli.world import World
 from slmpack.domain.choice import Choice
 from slmpack.domain.footprint import explain
+from slmpack.domain.fragmentation import slice_notes
 from slmpack.domain.interval import describe_interval
-from slmpack.domain.plan import ClusterPlan, CreatePod, GpuBar, UsedFit
+from slmpack.domain.inventory import read_nodes
+from slmpack.domain.plan import ClusterPlan, CreatePod, DeletePod, EndPod, GpuBar, SetEngines, UsedFit
 from slmpack.domain.quantity import GIB, format_bytes
 from slmpack.domain.reasons import Reason
 from slmpack.domain.sharing import describe_share, limit_bytes
@@ -41,6 +43,8 @@ def print_plan(console: Console, plan: ClusterPlan, world: World) -> None:
     for answer in given:
         _print_answer(console, answer, sources=world.sources)
     _print_picture(console, plan.bars, what_if=world.what_if)
+    for note in slice_notes(read_nodes(world.snapshot.nodes, world.policy.gpus), plan.bars):
+        console.print(Text(note, style="dim"))
     _print_reasons(console, given)
     _print_ends(console, plan, world)
 
@@ -188,4 +192,11 @@ def _print_ends(console: Console, plan: ClusterPlan, world: World) -> None:
     for action in plan.actions:
         if not isinstance(action, CreatePod) and action.deployment in world.asked:
             why = f"{action.problem.reason.value}: {action.problem.message}"
-            console.print(Text(f"\n{action.pod} would end now: {why}"))
+            console.print(Text(f"\n{action.pod} would {_verb(action)} now: {why}"))
+
+
+def _verb(action: DeletePod | EndPod | SetEngines) -> str:
+    if not isinstance(action, SetEngines):
+        return "end"
+    engines = ", ".join(map(str, action.running))
+    return f"run engine {engines}" if len(action.running) == 1 else f"run engines {engines}"

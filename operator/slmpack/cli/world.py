@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from typing_extensions import override
@@ -17,7 +17,16 @@ from slmpack.adapters.clock import SystemClock
 from slmpack.adapters.hub import BundledFirst, HubModels
 from slmpack.adapters.observe import Lister, Observer, Scope
 from slmpack.adapters.policy import load_policy
-from slmpack.adapters.resources import CONFIG_MAPS, NODES, PODS, PRIORITY_CLASSES, SLM_DEPLOYMENTS
+from slmpack.adapters.resources import (
+    CONFIG_MAPS,
+    DEVICE_CLASSES,
+    NODES,
+    PODS,
+    PRIORITY_CLASSES,
+    RESOURCE_CLAIMS,
+    RESOURCE_SLICES,
+    SLM_DEPLOYMENTS,
+)
 from slmpack.adapters.tables import bundled_config, load_gpu_catalogue
 from slmpack.cli.manifests import BadFileError, Manifest, Manifests
 from slmpack.config import hub_settings
@@ -31,6 +40,7 @@ __all__ = ["Bundled", "Question", "World", "observe_world"]
 Json = dict[str, Any]
 
 FILE_SOURCE = "file://"
+_OF_THE_CLUSTER = frozenset({"Node", "PriorityClass", "ResourceSlice", "DeviceClass"})
 WHAT_IF_CPU, WHAT_IF_MEMORY = "256", "2Ti"
 """Plenty: on a what-if node only the GPU binds."""
 
@@ -46,6 +56,8 @@ class Question:
     """How long to wait for model configs from the Hub."""
     bundled_models: bool = False
     """With a cluster: what its operator was told. Without one, the configs that ship are always used."""
+    supervisor_image: str | None = None
+    """What the operator was told; None: no packs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +73,7 @@ class World:
     sources: Mapping[Key, str]
     """The `file://` sources, as the user wrote them."""
     warnings: tuple[str, ...]
-    """Nodes and pods of the cluster that could not be read."""
+    """Objects of the cluster that could not be read."""
 
 
 async def observe_world(question: Question) -> World:
@@ -83,7 +95,7 @@ async def observe_world(question: Question) -> World:
 
 
 async def _world(lister: Lister, question: Question, *, what_if: bool) -> World:
-    policy = load_policy()
+    policy = replace(load_policy(), supervisor_image=question.supervisor_image)
     arrived = asyncio.Event()
     async with HubModels(hub_settings(), wake=arrived.set) as hub:
         models = BundledFirst(hub) if question.bundled_models or not question.cluster else hub
@@ -120,15 +132,17 @@ class _Collected(logging.Handler):
 
 @contextmanager
 def _unreadable() -> Iterator[list[str]]:
-    """Collects the lines about unreadable nodes and pods; what the Hub answers is a reason in the plan already."""
-    views, hub = logging.getLogger("slmpack.adapters.views"), logging.getLogger("slmpack.adapters.hub")
-    collected, silent = _Collected(), logging.NullHandler()
-    views.addHandler(collected)
+    """Collects the lines about unreadable objects; what the Hub answers is a reason in the plan already."""
+    readers = [logging.getLogger(f"slmpack.adapters.{name}") for name in ("views", "dra_views")]
+    hub, collected, silent = logging.getLogger("slmpack.adapters.hub"), _Collected(), logging.NullHandler()
     hub.addHandler(silent)
+    for reader in readers:
+        reader.addHandler(collected)
     try:
         yield collected.messages
     finally:
-        views.removeHandler(collected)
+        for reader in readers:
+            reader.removeHandler(collected)
         hub.removeHandler(silent)
 
 
@@ -176,7 +190,10 @@ class _FileLister:
             SLM_DEPLOYMENTS.path(): [_completed(body, now) for body in self.deployments],
             NODES.path(): [_completed(body, now) for body in nodes or _what_if_nodes()],
             PODS.path(): [_completed(manifest.body, now) for manifest in manifests.of("Pod")],
-            PRIORITY_CLASSES.path(): [_completed(manifest.body, now) for manifest in manifests.of("PriorityClass")],
+            **{
+                kind.path(): [_completed(manifest.body, now) for manifest in manifests.of(kind.kind)]
+                for kind in (PRIORITY_CLASSES, RESOURCE_SLICES, DEVICE_CLASSES, RESOURCE_CLAIMS)
+            },
             CONFIG_MAPS.path(): [
                 _completed(m.body, now) for m in manifests.of("ConfigMap") if PROFILE_LABEL in _labels(m)
             ],
@@ -234,7 +251,7 @@ def _identity(body: Json) -> tuple[str, str]:
 def _completed(body: Json, now: str) -> Json:
     """The object with what the API server would have set."""
     meta = {key: value for key, value in body["metadata"].items() if value is not None}
-    namespace = meta.get("namespace") or ("" if body.get("kind") in {"Node", "PriorityClass"} else "default")
+    namespace = meta.get("namespace") or ("" if body.get("kind") in _OF_THE_CLUSTER else "default")
     uid = meta.get("uid") or f"file:{body.get('kind')}/{namespace}/{meta['name']}"
     created = meta.get("creationTimestamp") or now
     # versions of another cluster, or of none, say nothing about the order of these files

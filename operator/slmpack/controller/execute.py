@@ -1,4 +1,4 @@
-"""A plan's writes, in its order: ends and deletes, then pods as D4b ranks them, then Services.
+"""A plan's writes, in its order: ends and deletes, engines of packs, then pods as D4b ranks them, then Services.
 
 A refusal is an outcome, which status reports, and is not asked again before its back-off has passed. So is a bug that
 one SLMDeployment meets: it must not keep the others from being served. No answer is an error: the rest is left, and the
@@ -14,11 +14,28 @@ from dataclasses import dataclass, replace
 
 from slmpack.domain.engine import EngineTable
 from slmpack.domain.internal import internal_problem
-from slmpack.domain.plan import Action, ClusterPlan, CreatePod, DeletePod, DeploymentPlan, EndPod, Outcome
+from slmpack.domain.plan import Action, ClusterPlan, CreatePod, DeletePod, DeploymentPlan, EndPod, Outcome, SetEngines
 from slmpack.domain.reasons import Problem, Reason
+from slmpack.domain.sharing import MpsPack
 from slmpack.domain.snapshot import Demand, Key
-from slmpack.ports import Clock, Cluster, Conflict, Forbidden, Invalid, Leadership, NotFound, PortError, Telemetry
+from slmpack.ports import (
+    Clock,
+    Cluster,
+    Conflict,
+    Forbidden,
+    Invalid,
+    Leadership,
+    Manifest,
+    NotFound,
+    Packs,
+    PortError,
+    Telemetry,
+    Unavailable,
+)
+from slmpack.render.claims import render_claim_template
+from slmpack.render.pack_children import PackPod, pack_account, pack_children
 from slmpack.render.pod import render_pod
+from slmpack.render.record import engines_patch
 from slmpack.render.service import render_service
 
 __all__ = ["Execution", "Executor"]
@@ -30,6 +47,8 @@ AT_ONCE = 16
 INTERNAL_ERROR = 500
 FIRST_PAUSE_SECONDS = 10.0
 PODS_OF = "*"
+PARTS_OF = "/parts"
+"""Behind the name of a pack's pod: its Role, RoleBinding and slices. No object's name holds a slash."""
 LAST_PAUSE_SECONDS = 300.0
 
 
@@ -56,31 +75,46 @@ class _Refusal:
 class Executor:
     """Runs plans; remembers nothing but refusals."""
 
-    def __init__(
-        self, cluster: Cluster, *, leadership: Leadership, engines: EngineTable, clock: Clock, telemetry: Telemetry
+    def __init__(  # noqa: PLR0913 - what a plan's writes go through
+        self,
+        cluster: Cluster,
+        *,
+        packs: Packs,
+        leadership: Leadership,
+        engines: EngineTable,
+        supervisor_image: str | None,
+        clock: Clock,
+        telemetry: Telemetry,
     ) -> None:
         self._cluster = cluster
+        self._packs = packs
+        self._supervisor_image = supervisor_image
         self._leadership = leadership
         self._engines = engines
         self._clock = clock
         self._telemetry = telemetry
         self._refusals: dict[tuple[Key, str], _Refusal] = {}
         """By SLMDeployment, and by pod for what ends one. Its Service is "", its new pods, alike as they are, "*"."""
+        self._crowded: set[str] = set()
+        """Packs that found parts of an earlier pod of their name, which the cluster is about to remove."""
 
     async def execute(self, plan: ClusterPlan) -> Execution:
         """The pods' part of a plan, all that can be done; stops between two writes when the Lease is lost."""
         self._forget(plan)
         run = _Run(self._leadership)
         run.outcomes.extend(refusal.outcome for at, refusal in self._refusals.items() if at[1] == PODS_OF)
-        await run.all(self._end(run, action) for action in plan.actions if not isinstance(action, CreatePod))
+        await run.all(self._end(run, action) for action in plan.actions if isinstance(action, DeletePod | EndPod))
+        await run.all(self._set_engines(run, action) for action in plan.actions if isinstance(action, SetEngines))
         await run.all(self._create(run, action) for action in plan.actions if isinstance(action, CreatePod))
         return Execution(done=tuple(run.done), outcomes=tuple(run.outcomes), broken=run.broken)
 
-    async def serve(self, plan: ClusterPlan, execution: Execution) -> Execution:
-        """The Services' part, after the pods': what became of both."""
+    async def serve(self, plan: ClusterPlan, execution: Execution, *, bare: Iterable[PackPod] = ()) -> Execution:
+        """The Services' part, after the pods', and that of packs which lack parts: what became of all."""
         run = _Run(self._leadership)
         run.broken = execution.broken
         await run.all(self._serve(run, part) for part in plan.deployments if _is_served(part))
+        packs = self._to_furnish(plan, bare)
+        await run.all(self._furnish(run, pod) for pod in packs)
         return replace(execution, outcomes=(*execution.outcomes, *run.outcomes), broken=run.broken)
 
     @property
@@ -119,9 +153,31 @@ class Executor:
 
         return lambda: self._guarded(run, work, key=action_key(action), name=pod_of(action), made_from="end")
 
+    def _set_engines(self, run: _Run, action: SetEngines) -> Callable[[], Awaitable[None]]:
+        async def work() -> None:
+            pod, running = action.pod, ", ".join(map(str, action.running)) or "none"
+            if not action.recorded:
+                if not await self._cluster.patch_pod(
+                    namespace=pod.namespace, name=pod.name, patch=engines_patch(action)
+                ):
+                    return
+                logger.info("%s: engines %s of %s: %s", action.deployment, running, pod.name, action.problem.message)
+                self._telemetry.wrote("engines")
+                run.done.append(action)
+            try:
+                await self._packs.set_engines(action.uid, action.running)
+            except PortError as error:
+                # It is recorded, so nothing is lost: the plan asks again while the supervisor means to run others.
+                logger.debug("%s: %s was not told to run engines %s: %s", action.deployment, pod.name, running, error)
+
+        made_from = f"engines {action.running}"
+        return lambda: self._guarded(run, work, key=action.deployment, name=action.pod.name, made_from=made_from)
+
     def _create(self, run: _Run, action: CreatePod) -> Callable[[], Awaitable[None]]:
         async def work() -> None:
-            if not await self._cluster.create(render_pod(action, engines=self._engines)):
+            for manifest in _needed_by(action):
+                await self._make(manifest)
+            if not await self._make(await self._pod(action)):
                 return  # an answer of ours got lost: it was made and is there
             where = f"{action.record.share} on {action.placement.node}"
             logger.info("%s: create %s: %s", action.deployment.key, action.name, where)
@@ -130,6 +186,45 @@ class Executor:
 
         key, made_from = action.deployment.key, action.demand.spec_hash
         return lambda: self._guarded(run, work, key=key, name=PODS_OF, made_from=made_from, pod=action.name)
+
+    async def _make(self, manifest: Manifest) -> bool:
+        """One of several writes in a row: none is begun without the right to. Raises PortError."""
+        if not self._leadership.held:
+            raise Unavailable("the Lease was lost between two writes")
+        return await self._cluster.create(manifest)
+
+    async def _pod(self, action: CreatePod) -> Manifest:
+        token_hash = ""
+        if isinstance(action.placement.share, MpsPack):
+            token_hash = await self._packs.token_hash(owner_uid=action.deployment.uid, pod=action.name)
+        return render_pod(action, engines=self._engines, supervisor_image=self._supervisor_image, token_hash=token_hash)
+
+    def _to_furnish(self, plan: ClusterPlan, bare: Iterable[PackPod]) -> list[PackPod]:
+        """Those of `bare` that are to be served; what was refused to others is forgotten."""
+        served = {part.deployment.key for part in plan.deployments if not part.deployment.deleting}
+        packs = [pod for pod in bare if _owner(pod) in served]
+        kept = {(_owner(pod), f"{pod.key.name}{PARTS_OF}") for pod in packs}
+        self._refusals = {
+            at: refusal for at, refusal in self._refusals.items() if at in kept or not at[1].endswith(PARTS_OF)
+        }
+        self._crowded &= {pod.uid for pod in packs}
+        return packs
+
+    def _furnish(self, run: _Run, pod: PackPod) -> Callable[[], Awaitable[None]]:
+        async def work() -> None:
+            try:
+                for manifest in pack_children(pod):
+                    await self._make(manifest)
+            except Conflict:
+                if pod.uid in self._crowded:
+                    raise
+                self._crowded.add(pod.uid)
+                return
+            logger.info("%s: made what %s needs to publish its engines", _owner(pod), pod.key.name)
+            self._telemetry.wrote("endpoints")
+
+        name = f"{pod.key.name}{PARTS_OF}"
+        return lambda: self._guarded(run, work, key=_owner(pod), name=name, made_from=pod.uid, pod=pod.key.name)
 
     def _serve(self, run: _Run, part: DeploymentPlan) -> Callable[[], Awaitable[None]]:
         async def work() -> None:
@@ -162,7 +257,7 @@ class Executor:
                 logger.warning("%s: no answer to a write: %s", key, error)
                 run.broken = run.broken or error
                 return
-            problem = _problem(error, name=pod)
+            problem = _problem(error)
             logger.warning("%s: %s: %s", key, problem.reason.value, problem.message)
         except Exception as error:  # one SLMDeployment's bug must not stop the others
             problem = internal_problem(error, during=f"writing the pod {pod}" if pod else "writing the Service")
@@ -194,6 +289,8 @@ class Executor:
 
         def is_asked(at: tuple[Key, str], refusal: _Refusal) -> bool:
             demand = specs.get(at[0])
+            if at[1].endswith(PARTS_OF):
+                return True
             if at[1] == PODS_OF:
                 return isinstance(demand, Demand) and demand.spec_hash == refusal.made_from and demand.replicas > 0
             return at in asked
@@ -238,6 +335,18 @@ def pod_of(action: Action) -> str:
     return action.name if isinstance(action, CreatePod) else action.pod.name
 
 
+def _needed_by(action: CreatePod) -> list[Manifest]:
+    """What has to be there before the pod."""
+    found: list[Manifest | None] = [render_claim_template(action)]
+    if isinstance(action.placement.share, MpsPack):
+        found.append(pack_account(action.deployment, action.demand))
+    return [manifest for manifest in found if manifest is not None]
+
+
+def _owner(pod: PackPod) -> Key:
+    return Key(pod.key.namespace, pod.deployment)
+
+
 def _is_served(part: DeploymentPlan) -> bool:
     """A Service is kept for what is accepted; that of a frozen deployment is left as it is."""
     return not part.deployment.deleting and isinstance(part.deployment.demand, Demand)
@@ -248,9 +357,8 @@ def _is_refusal(error: PortError) -> bool:
     return isinstance(error, (Conflict, Forbidden, Invalid, NotFound)) or error.status == INTERNAL_ERROR
 
 
-def _problem(error: PortError, *, name: str) -> Problem:
+def _problem(error: PortError) -> Problem:
     if isinstance(error, Conflict):
-        subject = "a pod" if name else "a Service"
-        message = f"{subject} of that name exists and is not controlled by this SLMDeployment: {error}"
+        message = f"an object of that name exists and is not controlled by this SLMDeployment: {error}"
         return Problem(reason=Reason.NAME_CONFLICT, message=message)
     return Problem(reason=Reason.CREATE_REFUSED, message=str(error))

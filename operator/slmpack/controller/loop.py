@@ -164,7 +164,8 @@ class PlannerLoop:
         self._untold.extend(execution.done)
         if self._may_defer(execution):
             return "ok", 0.0
-        execution = await self._parts.executor.serve(plan, replace(execution, done=tuple(self._untold)))
+        execution = replace(execution, done=tuple(self._untold))
+        execution = await self._parts.executor.serve(plan, execution, bare=self._parts.world.bare_packs())
         self._untold.clear()
         self._put_off_at = None
         untold = await self._parts.reporter.report(plan, execution)

@@ -12,7 +12,7 @@ from typing import Any
 from slmpack.controller.execute import Execution, action_key
 from slmpack.controller.status import products_of, status_of
 from slmpack.domain.conditions import Verdict, judge
-from slmpack.domain.plan import Action, ClusterPlan, CreatePod, DeploymentPlan, Outcome
+from slmpack.domain.plan import Action, ClusterPlan, CreatePod, DeploymentPlan, Outcome, SetEngines
 from slmpack.domain.reasons import Reason
 from slmpack.domain.snapshot import DeploymentView, Key
 from slmpack.ports import Clock, Cluster, Conflict, Leadership, NotFound, PortError, Telemetry, Unavailable
@@ -39,6 +39,7 @@ NORMAL = frozenset(
         Reason.ROLLING_OUT,
         Reason.ROLLOUT,
         Reason.SCALED_DOWN,
+        Reason.SCALED_UP,
         Reason.REPLACED,
         Reason.MODEL_PENDING,
     )
@@ -180,6 +181,10 @@ def _of_action(action: Action) -> Mapping[str, Any]:
         note = f"created {action.name}: {action.record.share} on {action.placement.node}"
         pod = Key(action.deployment.key.namespace, action.name)
         return {"reason": Reason.CREATED.value, "note": note, "action": "Create", "pod": pod}
+    if isinstance(action, SetEngines):
+        running = ", ".join(map(str, action.running)) or "none"
+        note = f"{action.pod.name} is to run engines {running}: {action.problem.message}"
+        return {"reason": action.problem.reason.value, "note": note, "action": "SetEngines", "pod": action.pod}
     note = f"{action.pod.name}: {action.problem.message}"
     return {"reason": action.problem.reason.value, "note": note, "action": "End", "pod": action.pod}
 

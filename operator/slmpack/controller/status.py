@@ -20,6 +20,7 @@ from slmpack.domain.choice import Choice
 from slmpack.domain.conditions import Verdict
 from slmpack.domain.interval import describe_interval
 from slmpack.domain.plan import ClusterPlan, DeploymentPlan, UsedFit
+from slmpack.domain.quantity import format_bytes
 from slmpack.domain.snapshot import Key, ModelUnknown, Rejected
 from slmpack.render.names import selector_string
 
@@ -144,14 +145,16 @@ def _weights_note(part: DeploymentPlan) -> str | None:
 
 
 def _placements(part: DeploymentPlan) -> tuple[PlacementStatus, ...]:
-    counted = sorted((state for state in part.states if state.counts), key=lambda state: state.pod)
+    counted = sorted((state for state in part.states if state.counts), key=lambda state: (state.pod, state.engine or 0))
     return tuple(
         PlacementStatus(
             pod=clip(state.pod.name, SHORT),
+            engine=state.engine,
             node=clip(state.node, SHORT),
             resource=clip(state.resource, SHORT),
             share=clip(state.share, SHORT),
             ready=state.ready,
+            device_memory=None if state.device_bytes is None else f"{format_bytes(state.device_bytes)} measured",
             reason=state.problem.reason.value if state.problem else "",
         )
         for state in counted[:PLACEMENTS_MAX]

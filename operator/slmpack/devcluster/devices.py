@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slmpack.devcluster.engine import Device
+from slmpack.devcluster.mps import MpsDaemon, clients_on
 
 __all__ = ["AdmissionError", "Gpu", "NodeDevices"]
 
@@ -45,7 +46,7 @@ class Gpu:
     product: str = ""
     slots: int = 1
     limit_bytes: int | None = None
-    shared_by_mps: bool = False
+    mps: MpsDaemon | None = None
     holders: set[str] = field(default_factory=set)
     resident_bytes: dict[str, int] = field(default_factory=dict)
     disturbances: int = 0
@@ -59,6 +60,7 @@ class Gpu:
             context_bytes=self.context_bytes,
             limit_bytes=self.limit_bytes,
             product=self.product,
+            takes_clients=self.mps is None or len(self.resident_bytes) < self.mps.clients_per_gpu,
         )
 
     def begin_start(self) -> int:
@@ -73,6 +75,8 @@ class Gpu:
     def end(self, pod: str) -> None:
         """An engine is gone and its memory with it."""
         self.resident_bytes.pop(pod, None)
+        if self.mps is not None:
+            self.mps.leave(pod)
         self.disturbances += 1
 
 
@@ -95,10 +99,11 @@ def _gpus(node: Json) -> Iterator[tuple[str, Gpu]]:
         total = _CUDA_TOTAL_MIB.get(plain, int(memory_mib * share)) * _MIB
         strategy = labels.get("nvidia.com/gpu.sharing-strategy", "none")
         replicas = int(labels.get("nvidia.com/gpu.replicas", "1")) if strategy != "none" else 1
+        daemon = MpsDaemon(clients_per_gpu=clients_on(labels)) if strategy == "mps" else None
         for _ in range(count // replicas):
             gpu = Gpu(total_bytes=total, context_bytes=context_bytes, product=plain, slots=replicas)
-            if strategy == "mps":
-                gpu.shared_by_mps, gpu.limit_bytes = True, memory_mib // replicas * _MIB
+            if daemon is not None:
+                gpu.mps, gpu.limit_bytes = daemon, memory_mib // replicas * _MIB
             yield resource, gpu
 
 
@@ -106,6 +111,8 @@ class NodeDevices:
     """The extended resources of one node. `random` breaks ties between equally loaded GPUs (policy `distributed`)."""
 
     def __init__(self, node: Json, *, chooser: random.Random) -> None:
+        self.is_advertised = True
+        """False while the device plugin is away: the kubelet then has no healthy device to give."""
         self._chooser = chooser
         self._gpus: dict[str, list[Gpu]] = {}
         for resource, gpu in _gpus(node):
@@ -115,6 +122,11 @@ class NodeDevices:
         """The GPUs a pod gets, least loaded first; AdmissionError if there are not enough."""
         chosen: list[Gpu] = []
         for resource, count in requests.items():
+            if not self.is_advertised:
+                raise AdmissionError(
+                    "Allocate failed due to no healthy devices present; cannot allocate unhealthy devices "
+                    f"{resource}, which is unexpected"
+                )
             present = self._gpus.get(resource, [])
             if count > 1 and any(gpu.slots > 1 for gpu in present):
                 raise AdmissionError(

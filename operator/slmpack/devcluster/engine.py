@@ -44,7 +44,10 @@ class EngineFailureError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """What the CUDA driver shows this process: bytes in total, free now, and the MPS limit, if there is one."""
+    """What the CUDA driver shows this process: bytes in total, free now, and the MPS limit, if there is one.
+
+    `takes_clients` is False where the MPS server serves as many processes as it can.
+    """
 
     total_bytes: int
     free_bytes: int
@@ -52,6 +55,7 @@ class Device:
     limit_bytes: int | None = None
     count: int = 1
     product: str = ""
+    takes_clients: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +249,9 @@ def start_engine(container: Container, device: Device | None) -> Residency:
     if world > device.count:
         text = f"World size ({world}) is larger than the number of available GPUs ({device.count}) in this node."
         raise EngineFailureError(f"ValueError: {text}")
+    if not device.takes_clients:
+        text = "the hardware resources required to support MPS client have been exhausted"
+        raise EngineFailureError(f"RuntimeError: CUDA error: {text}")
     version, bound = _version(container.image), min(device.free_bytes, device.total_bytes)
     if device.limit_bytes is not None:
         bound = min(bound, device.limit_bytes, _own_limit(container.environment) or device.limit_bytes)

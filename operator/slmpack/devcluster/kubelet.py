@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from slmpack.devcluster.client import Api
 from slmpack.devcluster.devices import NodeDevices
+from slmpack.devcluster.program import Programs
 from slmpack.devcluster.store import timestamp
 from slmpack.devcluster.worker import FAULTS, NodeState, PodWorker, Timing
 from slmpack.ports import Conflict, PortError
@@ -34,10 +35,10 @@ _UNREACHABLE = "node.kubernetes.io/unreachable"
 class Kubelets:
     """An async context manager that plays `nodes` (Node objects with labels and allocatable; see `nodes`).
 
-    `seed` decides ties between GPUs. Logs of the pods are in `log`.
+    `seed` decides ties between GPUs. Pods that have a program are played by it. Logs of the pods are in `log`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a cluster's worth of them
         self,
         api: Api,
         *,
@@ -45,10 +46,11 @@ class Kubelets:
         clock: Callable[[], datetime],
         timing: Timing | None = None,
         seed: int = 0,
+        programs: Programs = lambda _pod, _ip: None,
     ) -> None:
         self._api, self._clock, self._timing = api, clock, timing or Timing()
         self._manifests = {node["metadata"]["name"]: node for node in nodes}
-        self._seed = seed
+        self._seed, self._programs = seed, programs
         self._nodes: dict[str, NodeState] = {}
         self._workers: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -56,6 +58,7 @@ class Kubelets:
         self._logs: dict[tuple[str, str], str] = {}
 
     async def __aenter__(self) -> Self:
+        self.loop = asyncio.get_running_loop()
         for name in self._manifests:
             await self._register(name)
         self._loops = [asyncio.create_task(self._heartbeats()), asyncio.create_task(self._follow())]
@@ -93,18 +96,51 @@ class Kubelets:
         await self._patch_node(name, silent)
         taints = [{"key": _UNREACHABLE, "effect": effect} for effect in ("NoSchedule", "NoExecute")]
         await self._taint(name, taints)
-        for worker in list(self._workers.values()):
-            if worker.pod["spec"].get("nodeName") == name:
-                await self._mark_not_ready(worker)
+        for worker in self._on(name):
+            await self._mark_not_ready(worker)
 
     async def recover_node(self, name: str) -> None:
         """The node is back, with the same containers running."""
         self._nodes[name].connected.set()
         await self._patch_node(name, _ready())  # first: the real node controller taints by this condition
         await self._taint(name, [])
-        for worker in list(self._workers.values()):
-            if worker.pod["spec"].get("nodeName") == name:
-                await worker.republish()
+        for worker in self._on(name):
+            await worker.republish()
+
+    async def reboot_node(self, name: str) -> None:
+        """The machine restarts: it goes silent, every process on it is gone, and it comes back."""
+        await self.lose_node(name)
+        for worker in self._on(name):
+            worker.lose_power()
+        await asyncio.sleep(self._timing.start)
+        await self.recover_node(name)
+
+    async def restart_device_plugin(self, name: str, *, node: Json | None = None) -> None:
+        """The device plugin and its MPS daemon restart, as the label `nvidia.com/device-plugin.config` makes them.
+
+        Every MPS client of the node dies, and nothing is allocatable meanwhile. `node` is what the node is afterwards,
+        where its configuration changed; only a node without pods on whole GPUs or slices can change it here.
+        """
+        state, status = self._nodes[name], f"/api/v1/nodes/{name}/status"
+        before = self._manifests[name]["status"]["allocatable"]
+        state.devices.is_advertised = False
+        await self._api.patch(status, {"status": {"allocatable": {key: "0" for key in before if _is_gpu(key)}}})
+        for worker in self._on(name):
+            worker.lose_mps()
+        await asyncio.sleep(self._timing.start)
+        after = node or self._manifests[name]
+        if node is not None:
+            self._manifests[name] = node
+            state.devices = NodeDevices(node, chooser=self._chooser(name))
+            await self._api.patch(f"/api/v1/nodes/{name}", {"metadata": {"labels": node["metadata"]["labels"]}})
+        state.devices.is_advertised = True
+        await self._api.patch(status, {"status": {"allocatable": after["status"]["allocatable"]}})
+
+    def _on(self, node: str) -> list[PodWorker]:
+        return [worker for worker in self._workers.values() if worker.pod["spec"].get("nodeName") == node]
+
+    def _chooser(self, name: str) -> random.Random:
+        return random.Random(f"{self._seed}/{name}")  # noqa: S311 - a reproducible choice, no secret
 
     async def _mark_not_ready(self, worker: PodWorker) -> None:
         namespace, name = worker.key
@@ -134,14 +170,14 @@ class Kubelets:
             await self._api.patch(f"{_LEASES}/{name}", {"spec": self._lease(name)})
         connected = asyncio.Event()
         connected.set()
-        chooser = random.Random(f"{self._seed}/{name}")  # noqa: S311 - a reproducible choice, no secret
         self._nodes[name] = NodeState(
             api=self._api,
-            devices=NodeDevices(manifest, chooser=chooser),
+            devices=NodeDevices(manifest, chooser=self._chooser(name)),
             timing=self._timing,
             clock=self._clock,
             connected=connected,
             logs=self._logs,
+            programs=self._programs,
         )
 
     def _lease(self, name: str) -> Json:
@@ -231,6 +267,10 @@ class Kubelets:
         task = self._tasks.get(uid)
         if task is not None:
             task.cancel()
+
+
+def _is_gpu(resource: str) -> bool:
+    return resource.startswith("nvidia.com/")
 
 
 def _ready() -> Json:

@@ -14,6 +14,7 @@ __all__ = [
     "H100",
     "L4",
     "a100_mig_node",
+    "mig_invalid_node",
     "mig_single_node",
     "mps_node",
     "tainted",
@@ -150,15 +151,31 @@ def a100_mig_node(name: str, *, profiles: Mapping[str, int], product: str = A100
 
 
 def mig_single_node(name: str, *, profile: str, count: int, product: str = A100, gpus: int = 1) -> Json:
-    """A node in the single MIG strategy: instances pose as `nvidia.com/gpu`."""
-    memory, _ = _MIG[product][profile]
+    """A node in the single MIG strategy: instances pose as `nvidia.com/gpu`, and `gpu.count` counts them."""
+    memory, multiprocessors = _MIG[product][profile]
+    slices = profile.split("g.", maxsplit=1)[0]
+    values = {
+        "product": f"{product}-MIG-{profile}",
+        "count": count,
+        "memory": memory,
+        "multiprocessors": multiprocessors,
+        "slices.gi": slices,
+        "slices.ci": slices,
+    }
     labels = _gpu_labels(product, gpus) | {
         "nvidia.com/mig.strategy": "single",
-        "nvidia.com/gpu.product": f"{product}-MIG-{profile}",
-        "nvidia.com/gpu.count": str(count),
-        "nvidia.com/gpu.memory": str(memory),
+        "nvidia.com/mig.config.state": "success",
     }
+    labels |= {f"nvidia.com/gpu.{key}": str(value) for key, value in values.items()}
     return _node(name, labels, {"nvidia.com/gpu": count})
+
+
+def mig_invalid_node(name: str, *, product: str = A100, gpus: int = 2) -> Json:
+    """A node in the single MIG strategy whose GPUs are not cut alike: it advertises nothing."""
+    labels = _gpu_labels(product, gpus) | {"nvidia.com/mig.strategy": "single"}
+    labels |= {"nvidia.com/gpu.product": f"{product}-MIG-INVALID"}
+    labels |= {f"nvidia.com/gpu.{key}": "0" for key in ("count", "replicas", "memory")}
+    return _node(name, labels, {"nvidia.com/gpu": 0})
 
 
 def whole_node(name: str, *, product: str = L4, gpus: int = 1) -> Json:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from slmpack.devcluster.engine import Container, engine_command
+from slmpack.devcluster.engine import PREFIX, Container, engine_command
 from slmpack.devcluster.quantity import parse_bytes
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "pre_stop_seconds",
     "probe_problem",
     "startup_budget_seconds",
+    "user_of",
 ]
 
 Json = dict[str, Any]
@@ -99,6 +100,14 @@ def startup_budget_seconds(container: Json) -> float | None:
         return None
     tries = probe.get("failureThreshold", 3) * probe.get("periodSeconds", 10)
     return float(probe.get("initialDelaySeconds", 0) + tries)
+
+
+def user_of(pod: Json, container: Json) -> int:
+    """The UID of the container's process: what the pod says, else its image, which an annotation stands for; root."""
+    for context in (container.get("securityContext"), pod["spec"].get("securityContext")):
+        if context and "runAsUser" in context:
+            return int(context["runAsUser"])
+    return int((pod["metadata"].get("annotations") or {}).get(PREFIX + "image-user", "0"))
 
 
 def pre_stop_seconds(container: Json) -> float:

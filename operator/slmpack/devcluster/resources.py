@@ -77,6 +77,8 @@ _BUILT_IN = (
     Resource(plural="persistentvolumeclaims", kind="PersistentVolumeClaim", short_names=("pvc",)),
     Resource(group="coordination.k8s.io", plural="leases", kind="Lease"),
     Resource(group="discovery.k8s.io", plural="endpointslices", kind="EndpointSlice"),
+    Resource(group="rbac.authorization.k8s.io", plural="roles", kind="Role"),
+    Resource(group="rbac.authorization.k8s.io", plural="rolebindings", kind="RoleBinding"),
     Resource(group="scheduling.k8s.io", plural="priorityclasses", kind="PriorityClass", namespaced=False),
     Resource(
         group="apiextensions.k8s.io",

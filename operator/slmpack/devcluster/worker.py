@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from slmpack.devcluster.client import Api
-from slmpack.devcluster.devices import AdmissionError, Gpu, NodeDevices
+from slmpack.devcluster.devices import AdmissionError, Gpu
 from slmpack.devcluster.engine import PREFIX, Container, EngineFailureError, Residency, start_engine
+from slmpack.devcluster.mps import DAEMON_LOST
+from slmpack.devcluster.podreport import LOST, NodeState, PodReport, Timing
 from slmpack.devcluster.podspec import (
     engine_container,
     extended_resources,
@@ -20,45 +20,17 @@ from slmpack.devcluster.podspec import (
     pre_stop_seconds,
     probe_problem,
     startup_budget_seconds,
+    user_of,
 )
 from slmpack.devcluster.podstatus import PodStatus
 from slmpack.devcluster.store import timestamp
-from slmpack.ports import Conflict, Invalid, NotFound, PortError
 
 __all__ = ["FAULTS", "NodeState", "PodWorker", "Timing"]
 
 Json = dict[str, Any]
-_LOG = logging.getLogger(__name__)
-_LOST = (NotFound, Conflict)  # the pod is gone, or its name is another pod's by now
 _MESSAGE_BYTES = 2048
 _KILLED = 137
 FAULTS = ("CrashAfter", "Evicted", "ImagePullBackOff", "NeverReady", "OOMKilled", "StuckTerminating")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """Seconds that things take. `scale` multiplies what a pod's spec asks for: grace, preStop, probes, deadline."""
-
-    pull: float = 0.3
-    create: float = 0.1
-    start: float = 1.5
-    stop: float = 0.3
-    back_off: float = 10.0
-    heartbeat: float = 10.0
-    retry: float = 0.2
-    scale: float = 1.0
-
-
-@dataclass(slots=True, kw_only=True)
-class NodeState:
-    """What the pods of one node share."""
-
-    api: Api
-    devices: NodeDevices
-    timing: Timing
-    clock: Callable[[], datetime]
-    connected: asyncio.Event
-    logs: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 class _ExitError(Exception):
@@ -73,19 +45,20 @@ class PodWorker:
     """Plays one pod. `update` hands it what the watch says; `run` ends when the pod is removed."""
 
     def __init__(self, pod: Json, *, node: NodeState, ip: str) -> None:
-        self.pod, self._node, self._timing = pod, node, node.timing
+        self._report, self._node, self._timing = PodReport(pod, node=node), node, node.timing
         meta = pod["metadata"]
         self.uid: str = meta["uid"]
         self.key = (meta["namespace"], meta["name"])
-        self._path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
         self._engine = engine_container(pod)
         self._main: Json = self._engine[0] if self._engine else pod["spec"]["containers"][0]
         self._status = PodStatus(pod, main=self._main["name"], ip=ip, now=lambda: timestamp(node.clock()))
+        self._program = node.programs(pod, ip)
         self._gpus: list[Gpu] = []
         self._is_up = False
         self._changed = asyncio.Event()
+        self._process: asyncio.Timeout | None = None  # of the running container; `_kill` lets its time run out
+        self._killed_by = _ExitError(_KILLED, "Error", "")
         self._fault: str | None = None
-        self._last: Json | None = None
 
     @property
     def fault(self) -> str | None:
@@ -98,10 +71,33 @@ class PodWorker:
         self._fault = fault
         self._changed.set()
 
+    @property
+    def pod(self) -> Json:
+        """The pod, as the API server had it last."""
+        return self._report.pod
+
     def update(self, pod: Json) -> None:
         """The pod changed."""
-        self.pod = pod
+        self._report.pod = pod
         self._changed.set()
+
+    async def republish(self) -> None:
+        """Write the last status again, after somebody else has written over it."""
+        await self._report.republish()
+
+    def lose_mps(self) -> None:
+        """The node's MPS daemon is gone: the process dies if it is a client."""
+        if any(gpu.mps is not None for gpu in self._gpus):
+            self._kill(_ExitError(1, "Error", DAEMON_LOST))
+
+    def lose_power(self) -> None:
+        """The machine restarts: the container's process is gone."""
+        self._kill(_ExitError(255, "Unknown", ""))
+
+    def _kill(self, exit_: _ExitError) -> None:
+        if self._process is not None:
+            self._killed_by = exit_
+            self._process.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
         """Play the pod until it is removed (then the task is cancelled) or this kubelet has ended it."""
@@ -110,8 +106,10 @@ class PodWorker:
                 await self._play()
             self._node.devices.release(self.uid)  # a pod that has ended holds no devices
             await self._until(lambda: "deletionTimestamp" in self.pod["metadata"] and self.fault != "StuckTerminating")
-            await self._write(lambda: self._node.api.delete(self._path, uid=self.uid, grace_period_seconds=0))
-        except _LOST:
+            await self._report.write(
+                lambda: self._node.api.delete(self._report.path, uid=self.uid, grace_period_seconds=0)
+            )
+        except LOST:
             return
         finally:
             self._stop_now()
@@ -167,12 +165,9 @@ class PodWorker:
         evicted, deleted = self.fault == "Evicted", "deletionTimestamp" in meta
         code = 0
         if self._is_up:
-            await self._event("Normal", "Killing", f"Stopping container {self._main['name']}")
+            await self._report.event("Normal", "Killing", f"Stopping container {self._main['name']}")
             grace = meta.get("deletionGracePeriodSeconds", self.pod["spec"].get("terminationGracePeriodSeconds", 30))
-            grace = 0.0 if evicted else grace * self._timing.scale
-            needed = (pre_stop_seconds(self._main) * self._timing.scale if deleted else 0.0) + self._timing.stop
-            await asyncio.sleep(min(needed, grace))
-            code = 0 if needed <= grace else _KILLED
+            code = await self._end(grace=0.0 if evicted else grace * self._timing.scale, deleted=deleted)
         self._stop_now()
         if not deleted:
             reason = "Evicted" if evicted else "DeadlineExceeded"
@@ -180,9 +175,19 @@ class PodWorker:
             await self._fail(reason, "The node was low on resource: memory." if evicted else why)
         else:
             ended = self._status.ended(code=code, reason="Completed" if code == 0 else "Error")
-            await self._publish(self._status.terminated(ended))
+            await self._report.publish(self._status.terminated(ended))
+
+    async def _end(self, *, grace: float, deleted: bool) -> int:
+        """preStop, SIGTERM and, after the grace period, SIGKILL; the exit code."""
+        if self._program is not None:
+            return await self._program.stop(grace)
+        needed = (pre_stop_seconds(self._main) * self._timing.scale if deleted else 0.0) + self._timing.stop
+        await asyncio.sleep(min(needed, grace))
+        return 0 if needed <= grace else _KILLED
 
     def _stop_now(self) -> None:
+        if self._program is not None:
+            self._program.kill()
         for gpu in self._gpus:
             if self.uid in gpu.resident_bytes:
                 gpu.end(self.uid)
@@ -190,20 +195,20 @@ class PodWorker:
 
     async def _reject(self, message: str) -> None:
         refusal = {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": message, "conditions": []}
-        await self._publish(refusal)
-        await self._event("Warning", "UnexpectedAdmissionError", message)
+        await self._report.publish(refusal)
+        await self._report.event("Warning", "UnexpectedAdmissionError", message)
 
     async def _fail(self, reason: str, message: str) -> None:
         ended = self._status.ended(code=_KILLED, reason="Error")
         status = self._status.terminated(ended, phase="Failed") | {"reason": reason, "message": message}
-        await self._publish(status)
-        await self._event("Warning", reason, message)
+        await self._report.publish(status)
+        await self._report.event("Warning", reason, message)
 
     # ---- life
 
     async def _live(self) -> None:
         """Until the pod has ended by itself; cancelled when it must end."""
-        await self._publish(self._status.waiting("ContainerCreating"))
+        await self._report.publish(self._status.waiting("ContainerCreating"))
         await asyncio.sleep(self._timing.pull)
         await self._pull()
         policy = self.pod["spec"].get("restartPolicy", "Always")
@@ -216,7 +221,7 @@ class PodWorker:
                 ended = self._status.ended(code=exit_.code, reason=exit_.reason, message=self._last_words(exit_))
                 if policy == "Never" or (policy == "OnFailure" and exit_.code == 0):
                     phase = "Succeeded" if exit_.code == 0 else "Failed"
-                    await self._publish(self._status.terminated(ended, phase=phase))
+                    await self._report.publish(self._status.terminated(ended, phase=phase))
                     return
                 await self._back_off(ended)
 
@@ -227,8 +232,8 @@ class PodWorker:
             seconds = min(self._timing.back_off * 2.0 ** (self._status.restarts - 1), 30 * self._timing.back_off)
             name, pod = self._main["name"], f"{self.key[1]}_{self.key[0]}({self.uid})"
             text = f"back-off {seconds:.0f}s restarting failed container={name} pod={pod}"
-            await self._publish(self._status.waiting("CrashLoopBackOff", text))
-            await self._event("Warning", "BackOff", f"Back-off restarting failed container {name} in pod {pod}")
+            await self._report.publish(self._status.waiting("CrashLoopBackOff", text))
+            await self._report.event("Warning", "BackOff", f"Back-off restarting failed container {name} in pod {pod}")
             await asyncio.sleep(seconds)
         self._status.restarts += 1
 
@@ -242,29 +247,44 @@ class PodWorker:
         image, fault = self._main.get("image", ""), self.fault
         if fault == "ImagePullBackOff":
             text = f'failed to pull and unpack image "{image}": not found'
-            await self._event("Warning", "Failed", f"Error: ErrImagePull: {text}")
-            await self._publish(self._status.waiting("ErrImagePull", text))
+            await self._report.event("Warning", "Failed", f"Error: ErrImagePull: {text}")
+            await self._report.publish(self._status.waiting("ErrImagePull", text))
             await asyncio.sleep(self._timing.create)
-            await self._publish(self._status.waiting("ImagePullBackOff", f'Back-off pulling image "{image}": {text}'))
+            await self._report.publish(
+                self._status.waiting("ImagePullBackOff", f'Back-off pulling image "{image}": {text}')
+            )
             await asyncio.Event().wait()
-        if mounts_shm(self._main) and any(gpu.shared_by_mps for gpu in self._gpus):
+        if mounts_shm(self._main) and any(gpu.mps is not None for gpu in self._gpus):
             text = (
                 "failed to generate spec: the device plugin mounts the MPS daemon's /dev/shm into this container and "
                 "the pod mounts a volume of its own there: duplicate mount point /dev/shm"
             )
-            await self._event("Warning", "Failed", f"Error: {text}")
-            await self._publish(self._status.waiting("CreateContainerError", text))
+            await self._report.event("Warning", "Failed", f"Error: {text}")
+            await self._report.publish(self._status.waiting("CreateContainerError", text))
             await asyncio.Event().wait()
-        await self._event("Normal", "Pulled", f'Container image "{image}" already present on machine')
+        await self._report.event("Normal", "Pulled", f'Container image "{image}" already present on machine')
         await asyncio.sleep(self._timing.create)
 
     async def _run_container(self) -> None:
+        """Until the process ends, which is an _ExitError."""
+        try:
+            async with asyncio.timeout(None) as self._process:
+                await self._run_process()
+        except TimeoutError:
+            raise self._killed_by from None
+        finally:
+            self._process = None
+
+    async def _run_process(self) -> None:
         self._is_up = True
-        await self._publish(self._status.running(ready=False))
-        await self._event("Normal", "Started", f"Container started: {self._main['name']}")
+        await self._report.publish(self._status.running(ready=False))
+        await self._report.event("Normal", "Started", f"Container started: {self._main['name']}")
+        if self._program is not None:
+            code, log = await self._program.run(self._publish_ready)
+            raise _ExitError(code, "Error" if code else "Completed", log)
         port = await self._start() if self._engine else 0
         await self._probe(port)
-        await self._publish(self._status.running(ready=True))
+        await self._report.publish(self._status.running(ready=True))
         word, _, value = (self.fault or "").partition("=")
         if word == "CrashAfter":
             await asyncio.sleep(float(value))
@@ -273,14 +293,18 @@ class PodWorker:
             raise _ExitError(_KILLED, "OOMKilled", "")
         await asyncio.Event().wait()
 
+    async def _publish_ready(self, ready: bool) -> None:
+        await self._report.publish(self._status.running(ready=ready))
+
     async def _start(self) -> int:
         """Bring the engine up on the pod's GPU; the port it listens on."""
         if self._engine is None:
             return 0
         container, seen = self._engine
+        budget = startup_budget_seconds(container)
+        await self._connect(budget)
         since = [gpu.begin_start() for gpu in self._gpus]
         residency = await self._claim(seen)
-        budget = startup_budget_seconds(container)
         await asyncio.sleep(self._timing.start)
         if kills_for_memory(container):
             raise _ExitError(_KILLED, "OOMKilled", residency.log)
@@ -296,6 +320,15 @@ class PodWorker:
             raise _ExitError(_KILLED, "Error", "startup probe failed before the engine was up\n")
         self._node.logs[self.key] = residency.log
         return residency.port
+
+    async def _connect(self, budget: float | None) -> None:
+        """Become a client of the MPS daemon, which hangs while it serves another user."""
+        try:
+            async with asyncio.timeout(None if budget is None else budget * self._timing.scale):
+                for daemon in [gpu.mps for gpu in self._gpus[:1] if gpu.mps is not None]:  # a pod has one share
+                    await daemon.connect(self.uid, user=user_of(self.pod, self._main))
+        except TimeoutError:
+            raise _ExitError(_KILLED, "Error", "startup probe failed before the engine had a CUDA context\n") from None
 
     async def _claim(self, seen: Container) -> Residency:
         """Take the memory at once, so that whoever starts meanwhile finds it taken."""
@@ -317,59 +350,12 @@ class PodWorker:
             problem = "Readiness probe failed: HTTP probe failed with statuscode: 503"
         if problem is None:
             return
-        await self._event("Warning", "Unhealthy", problem)
+        await self._report.event("Warning", "Unhealthy", problem)
         budget = startup_budget_seconds(self._main)
         if budget is None:
             await asyncio.Event().wait()
         await asyncio.sleep((budget or 0) * self._timing.scale)
-        await self._event(
+        await self._report.event(
             "Normal", "Killing", f"Container {self._main['name']} failed startup probe, will be restarted"
         )
         raise _ExitError(_KILLED, "Error", f"{problem}\n")
-
-    # ---- writes
-
-    async def _publish(self, status: Json) -> None:
-        self._last = status
-        cleared = {"reason": None, "message": None}
-
-        async def write() -> None:
-            merged = cleared | PodStatus.merged(status, self.pod.get("status", {}))
-            body = {"metadata": {"uid": self.uid}, "status": merged}
-            self.pod = await self._node.api.patch(f"{self._path}/status", body)
-
-        await self._write(write)
-
-    async def republish(self) -> None:
-        """Write the last status again, after somebody else has written over it."""
-        if self._last is not None:
-            await self._publish(self._last)
-
-    async def _write(self, request: Callable[[], Awaitable[object]]) -> None:
-        """Until it is done: a silent node waits, a server in trouble is asked again."""
-        while True:
-            await self._node.connected.wait()
-            try:
-                await request()
-            except (*_LOST, Invalid):
-                raise
-            except PortError as error:
-                _LOG.warning("pod %s/%s: %s; trying again", *self.key, error)
-                await asyncio.sleep(self._timing.retry)
-            else:
-                return
-
-    async def _event(self, kind: str, reason: str, message: str) -> None:
-        """Best effort, as events are."""
-        namespace, name = self.key
-        now = timestamp(self._node.clock())
-        regarding = {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": self.uid}
-        event: Json = {"apiVersion": "v1", "kind": "Event", "metadata": {"generateName": f"{name}."}, "type": kind}
-        event |= {"involvedObject": regarding, "reason": reason, "message": message, "count": 1}
-        event |= {"firstTimestamp": now, "lastTimestamp": now}
-        event["source"] = {"component": "kubelet", "host": self.pod["spec"].get("nodeName", "")}
-        await self._node.connected.wait()
-        try:
-            await self._node.api.create(f"/api/v1/namespaces/{namespace}/events", event)
-        except PortError as error:
-            _LOG.debug("event of pod %s/%s lost: %s", namespace, name, error)

@@ -13,19 +13,18 @@ from slmpack.domain.inventory import where
 from slmpack.domain.packing import Packed, candidates_for, unhindered
 from slmpack.domain.plan import (
     CreatePod,
-    DeletePod,
     DeploymentPlan,
     Placement,
-    ReplicaState,
     RolloutState,
     Unplaced,
     UsedFit,
 )
 from slmpack.domain.reasons import Problem, Reason
-from slmpack.domain.rollout import start_problem
-from slmpack.domain.sharing import describe_share
+from slmpack.domain.replica_states import states_of
+from slmpack.domain.seats import replicas_of
+from slmpack.domain.sharing import describe_share, replicas_in
 from slmpack.domain.sizing import need_bytes
-from slmpack.domain.snapshot import Demand, PodView
+from slmpack.domain.snapshot import Demand
 
 __all__ = ["Decided", "account_for"]
 
@@ -37,21 +36,22 @@ class Decided:
     creates: tuple[CreatePod, ...]
     waiting: tuple[tuple[Placement, Problem], ...]
     unplaced: tuple[Packed, ...]
-    replaced: DeletePod | None
-    """The old pod that makes room for a rollout's next one."""
 
 
-def account_for(case: Case, decided: Decided, world: World) -> DeploymentPlan:
-    """Everything about one SLMDeployment, in one value."""
+def account_for(case: Case, decided: Decided, world: World, *, replaced: bool) -> DeploymentPlan:
+    """Everything about one SLMDeployment, in one value.
+
+    `replaced` says whether one of its old pods makes room for a rollout's next one.
+    """
     creates, unplaced = decided.creates, decided.unplaced
     book = case.book
     used = [c for c in (case.room.candidates if case.room else ()) if _in_use(c, case, creates)]
     fits = _fits(used or (case.room.candidates[:1] if case.room else ()), world)
     need = fits[0].fit.need if fits else case.need
     surging, rolling = book is not None and book.surge, book is not None and book.rolling
-    leaving = [pod.key.name for pod in case.pods if not pod.finished and (pod.deleting or pod.ended)]
-    grouped = () if surging else _group(unplaced[len(leaving) :])
-    busy = leaving or creates or decided.waiting or decided.replaced is not None
+    leaving = [pod for pod in case.pods if not pod.finished and (pod.deleting or pod.ended)]
+    grouped = () if surging else _group(unplaced[replicas_of(leaving) :])
+    busy = leaving or creates or decided.waiting or replaced
     blocked = unplaced if rolling and not busy else ()
     short = bool(grouped or blocked)
     return DeploymentPlan(
@@ -62,10 +62,10 @@ def account_for(case: Case, decided: Decided, world: World) -> DeploymentPlan:
         needed_bytes=need_bytes(need) if need else 0,
         per_gpu=_per_gpu(used[0]) if used else 0,
         fits=fits,
-        states=tuple(_state(pod, case, world) for pod in case.pods),
+        states=tuple(state for pod in case.pods for state in states_of(pod, case, world)),
         creates=creates,
         waiting=decided.waiting,
-        leaving=tuple(leaving),
+        leaving=tuple(pod.key.name for pod in leaving),
         unplaced=grouped,
         rollout=_rollout(case, blocked=blocked),
         problems=case.problems,
@@ -76,23 +76,6 @@ def account_for(case: Case, decided: Decided, world: World) -> DeploymentPlan:
 def _group(unplaced: Sequence[Packed]) -> tuple[Unplaced, ...]:
     counts = Counter(packed.problem for packed in unplaced if packed.problem is not None)
     return tuple(Unplaced(count=count, problem=problem) for problem, count in counts.items())
-
-
-def _state(pod: PodView, case: Case, world: World) -> ReplicaState:
-    record = pod.record
-    assert record is not None  # noqa: S101 - a case holds our own pods only
-    spec_hash = case.demand.spec_hash if case.demand else record.spec_hash
-    live = {p.uid for p in case.book.live} if case.book else set()
-    return ReplicaState(
-        pod=pod.key,
-        node=pod.node or record.node,
-        resource=record.resource,
-        share=record.share,
-        ready=pod.ready,
-        counts=pod.uid in live if case.book else not (pod.finished or pod.deleting or pod.ended),
-        problem=start_problem(pod, case.demand, world.snapshot.now),
-        outdated=record.spec_hash != spec_hash or record.render_version != world.policy.render_version,
-    )
 
 
 def _rollout(case: Case, *, blocked: Sequence[Packed]) -> RolloutState:
@@ -110,21 +93,26 @@ def _fits(candidates: Sequence[Candidate], world: World) -> tuple[UsedFit, ...]:
     products = {node.name: node.product for node in world.nodes}
     found: dict[tuple[str, str], UsedFit] = {}
     for candidate in candidates:
-        product, share = products[candidate.node], describe_share(candidate.offer.share)
+        product, share = products[candidate.node], describe_share(candidate.share)
         found.setdefault((product, share), UsedFit(product=product, share=share, fit=candidate.fit))
     return tuple(found.values())
 
 
 def _in_use(candidate: Candidate, case: Case, creates: Sequence[CreatePod]) -> bool:
-    spot = (candidate.node, candidate.offer.resource)
-    return any((create.placement.node, create.record.resource) == spot for create in creates) or any(
-        (where(pod), pod.record.resource) == spot for pod in case.pods if pod.record is not None
-    )
+    """Whether replicas are there, or come there, with a share of this kind."""
+    spot = (candidate.node, candidate.offer.resource, _kind(describe_share(candidate.share)))
+    records = [(create.record.node, create.record) for create in creates]
+    records += [(where(pod) or "", pod.record) for pod in case.pods if pod.record is not None]
+    return any((node, record.resource, _kind(record.share)) == spot for node, record in records)
+
+
+def _kind(share: str) -> str:
+    return share.partition(" ")[0]
 
 
 def _per_gpu(candidate: Candidate) -> int:
     """Replicas of this deployment that fit and pay on one GPU of the offer."""
-    units, choice = candidate.offer.per_gpu, candidate.fit.choice
+    units, choice = candidate.offer.per_gpu * replicas_in(candidate.share), candidate.fit.choice
     if candidate.cap is not None:
         return min(units, candidate.cap.replicas // candidate.offer.gpus)
     return choice.replicas_per_gpu if isinstance(choice, Choice) else units

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slmpack.domain.board import Room
 from slmpack.domain.inventory import GpuNode, read_nodes
 from slmpack.domain.packing import candidates_for
-from slmpack.domain.reasons import Problem
+from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.rollout import Book, keep_book
+from slmpack.domain.sharing import Mode
 from slmpack.domain.sizing import Need, size_replica
 from slmpack.domain.snapshot import Demand, DeploymentView, PodView, Policy, Rejected, Snapshot
 
@@ -65,4 +66,16 @@ def _open(view: DeploymentView, pods: tuple[PodView, ...], world: World) -> Case
     if isinstance(need, Problem):
         return Case(view=view, pods=pods, demand=demand, book=book, problems=(need,))
     room = candidates_for(demand, need, world.nodes, world.policy)
+    if demand.mode is Mode.DRA:
+        room = _by_claim(room, world.snapshot.dra)
     return Case(view=view, pods=pods, demand=demand, book=book, need=need, room=room)
+
+
+_OTHER_SHARES = frozenset({Reason.TIME_SLICED, Reason.SINGLE_STRATEGY_MIG, Reason.NO_MATCHING_GPU})
+
+
+def _by_claim(room: Room, dra: Problem | None) -> Room:
+    """For who asks for a ResourceClaim: what keeps claims from working tells more than what else the nodes share."""
+    if dra is not None:
+        return replace(room, rejections=(dra,))
+    return replace(room, rejections=tuple(sorted(room.rejections, key=lambda p: p.reason in _OTHER_SHARES)))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from slmpack.domain.memory_limit import memory_limit, replica_name
 from slmpack.domain.plan import DeploymentPlan, Outcome, ReplicaState
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.snapshot import Condition, Rejected
@@ -25,7 +26,9 @@ _WORST_FIRST = (
     Reason.CREATE_REFUSED,
     Reason.OOM_KILLED,
     Reason.IMAGE_PULL,
+    Reason.NOT_ATTACHED,
     Reason.CRASH_LOOP,
+    Reason.ENGINE_FAILED,
     Reason.EVICTED,
     Reason.POD_FAILED,
     Reason.NOT_READY_IN_TIME,
@@ -77,7 +80,7 @@ def judge(plan: DeploymentPlan, *, outcomes: Sequence[Outcome], now: datetime) -
     facts: tuple[_Fact, ...] = (
         _accepted(plan),
         _fits(plan),
-        ("MemoryLimitEnforced", *_memory_limit(counted)),
+        ("MemoryLimitEnforced", *memory_limit(counted)),
         ("Ready", "True" if done else "False", cause.reason, cause.message),
         ("Reconciling", "False" if settled else "True", cause.reason, cause.message),
         _scaled(plan, len(counted), desired, cause),
@@ -135,7 +138,7 @@ def _first(problems: Sequence[Problem]) -> Problem:
 
 def _broken(plan: DeploymentPlan, outcomes: Sequence[Outcome]) -> Problem | None:
     """The worst thing that is wrong with a pod, or with making one. A superseded failure does not count."""
-    found = [(o.problem, o.pod) for o in outcomes]
+    found = [(o.problem, o.pod, o.pod) for o in outcomes]
     followed = {create.record.replaces for create in plan.creates}
     running = sum(state.ready for state in plan.states if state.counts)
     demand = plan.deployment.demand
@@ -143,12 +146,12 @@ def _broken(plan: DeploymentPlan, outcomes: Sequence[Outcome]) -> Problem | None
     for state in plan.states:
         grave = not state.counts and state.pod.name not in followed
         if state.problem is not None and state.problem.reason in _WORST_FIRST and (state.counts or (grave and short)):
-            found.append((state.problem, state.pod.name))
+            found.append((state.problem, state.pod.name, replica_name(state)))
     if not found:
         return None
-    problem, name = min(found, key=lambda pair: (_rank(pair[0].reason), pair[1]))
+    problem, name, who = min(found, key=lambda entry: (_rank(entry[0].reason), entry[2]))
     where = f"; see: kubectl describe pod -n {plan.deployment.key.namespace} {name}" if name else ""
-    subject = f"{name}: " if name else ""
+    subject = f"{who}: " if who else ""
     rolling = plan.rollout.problem.reason is Reason.ROLLING_OUT
     way_back = "; the rollout waits for it, apply the previous spec to go back" if rolling else ""
     return Problem(reason=problem.reason, message=f"{subject}{problem.message}{where}{way_back}")
@@ -170,7 +173,7 @@ def _unplaced(plan: DeploymentPlan) -> Problem:
 
 def _on_the_way(plan: DeploymentPlan, counted: Sequence[ReplicaState], ready: int) -> Problem:
     wanted = plan.deployment.demand.replicas if not isinstance(plan.deployment.demand, Rejected) else 0
-    starting = next((f"{s.pod.name} is {s.problem.reason.value}" for s in counted if s.problem is not None), "")
+    starting = next((f"{replica_name(s)} is {s.problem.reason.value}" for s in counted if s.problem is not None), "")
     waits = [problem for _, problem in plan.waiting]
     if not starting and not plan.creates and waits:
         return waits[0]
@@ -230,18 +233,6 @@ def _scaled(plan: DeploymentPlan, counted: int, desired: int | None, cause: Prob
         return "Scaled", "True", Reason.FITS, f"{_replicas(counted)} {'exists' if counted == 1 else 'exist'}"
     reason = plan.unplaced[0].problem.reason if plan.unplaced else cause.reason
     return "Scaled", "False", reason, f"{counted} of {desired} replicas exist"
-
-
-def _memory_limit(counted: Sequence[ReplicaState]) -> tuple[str, Reason, str]:
-    shares = {state.share.split(" ")[0] for state in counted}
-    if not shares:
-        return "Unknown", Reason.NOTHING_RUNS, "no replica runs"
-    if "MpsShare" in shares:
-        message = "the MPS limit is set for the replica's process; it has not been verified from inside"
-        return "Unknown", Reason.NOT_VERIFIED, message
-    if shares == {"MigSlice"}:
-        return "True", Reason.MIG_HARDWARE, "the MIG instance's hardware holds the limit"
-    return "True", Reason.WHOLE_DEVICE, "a replica has a whole GPU" + (", or a MIG slice" if len(shares) > 1 else "")
 
 
 def _condition(plan: DeploymentPlan, now: datetime, fact: _Fact) -> Condition:

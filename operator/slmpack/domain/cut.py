@@ -15,9 +15,9 @@ from slmpack.domain.gpu import GpuModel, MigProfile
 from slmpack.domain.inventory import MPS_SERVER_MIB
 from slmpack.domain.prediction import Sharing, Site
 from slmpack.domain.quantity import MIB, format_bytes
-from slmpack.domain.sharing import Exclusive, MigSlice, MpsShare, Share, limit_bytes
+from slmpack.domain.sharing import Exclusive, MigSlice, MpsPack, MpsShare, Share, limit_bytes
 
-__all__ = ["NOT_VERIFIED", "CannotCut", "Cut", "cut_gpu", "cut_unequally"]
+__all__ = ["NOT_VERIFIED", "CannotCut", "Cut", "cut_gpu", "cut_pack", "cut_unequally"]
 
 NOT_VERIFIED = "not verified: the limit is set, but nobody has looked from inside whether it holds"
 _RESOURCE = "nvidia.com/gpu"
@@ -111,6 +111,19 @@ def cut_unequally(cut: Cut, limits_mib: Sequence[int | None]) -> tuple[Cut, ...]
         _part(cut.site.gpu, cut.replicas, rest if limit is None else limit, cut.site.sm_percent) for limit in limits_mib
     )
     return tuple(replace(cut, share=part) for part in parts)
+
+
+def cut_pack(gpu: GpuModel, whole: Exclusive, *, engines: int, sm_percent: int | None = None) -> Cut:
+    """A whole GPU as a pack for so many engines: what is left beside the MPS server in equal parts.
+
+    Whole MiB; the first engines get those that are left over.
+    """
+    each, over = divmod(whole.memory_bytes // MIB - MPS_SERVER_MIB, engines)
+    limits = tuple((each + (index < over)) * MIB for index in range(engines))
+    share = MpsPack(
+        resource=whole.resource, gpu_memory_bytes=whole.memory_bytes, limits_bytes=limits, sm_percent=sm_percent
+    )
+    return Cut(site=Site(gpu=gpu, sharing=Sharing.MPS, sm_percent=sm_percent), replicas=engines, share=share)
 
 
 def _cut(gpu: GpuModel, sharing: Sharing, replicas: int, share: Share, *, sm_percent: int | None = None) -> Cut:

@@ -21,7 +21,7 @@ from slmpack.domain.serving import Engine
 from slmpack.domain.snapshot import Policy
 from slmpack.domain.workload import Objective
 
-__all__ = ["MOST_REPLICAS", "Decision", "decide", "decide_row", "operated", "ways_of"]
+__all__ = ["MOST_REPLICAS", "Decision", "decide", "decide_at", "decide_row", "operated", "ways_of"]
 
 MOST_REPLICAS = 8
 """Replicas on one GPU that are tried; nobody has published a gain from more."""
@@ -169,12 +169,17 @@ def decide_row(ask: Ask, row: Sequence[Cut], *, policy: Policy) -> Decision:
     return Decision(part=part_at(ask.engine, cut, sequences, kv_tokens=kv_tokens, policy=policy), choice=choice)
 
 
-def operated(ask: Ask, cut: Cut, *, policy: Policy) -> Engine:
-    """The ask's engine with the batch that all of the cut's replicas should run; as it is where none would fit."""
+def decide_at(ask: Ask, cut: Cut, *, policy: Policy) -> Decision:
+    """The batch of the cut's replicas, all of them running; they keep to the ITL of one that is alone there."""
     alone = _alone(ask, cut, policy)
     if not isinstance(alone, Unpredictable):
         ask = replace(ask, reference_itl_s=alone)
-    part = decide_row(ask, (cut,), policy=policy).part
+    return decide_row(ask, (cut,), policy=policy)
+
+
+def operated(ask: Ask, cut: Cut, *, policy: Policy) -> Engine:
+    """The ask's engine with the batch that all of the cut's replicas should run; as it is where none would fit."""
+    part = decide_at(ask, cut, policy=policy).part
     if not part.fits:
         return ask.engine
     return replace(ask.engine, max_num_seqs=part.sequences, most_num_seqs=part.sequences)

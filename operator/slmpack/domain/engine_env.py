@@ -19,6 +19,7 @@ _PROCESSES = "a replica is one engine on one GPU"
 _RESERVED_PREFIXES = {
     "CUDA_": "the plan bounds the GPU with these (MPS limits, visible devices)",
     "NVIDIA_": "the device plugin and the plan set these",
+    "SLMPACK_": "the supervisor of a pack is told by these",
     "VLLM_CPU_": _PROCESSES,
     "VLLM_DP_": _PROCESSES,
     "VLLM_ELASTIC_EP_": _PROCESSES,

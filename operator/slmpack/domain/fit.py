@@ -12,21 +12,24 @@ from math import ceil
 from typing import assert_never
 
 from slmpack.domain.choice import Ask, BoundsNotKept, Choice
-from slmpack.domain.cut import Cut
-from slmpack.domain.decide import decide_row
+from slmpack.domain.cut import Cut, cut_pack
+from slmpack.domain.decide import MOST_REPLICAS, Decision, decide_at, decide_row
 from slmpack.domain.engine_settings import EngineSettings
 from slmpack.domain.gpu import GpuModel
 from slmpack.domain.knee import Binding
+from slmpack.domain.mig import find_profile
 from slmpack.domain.part import Part
 from slmpack.domain.performance import Unpredictable
 from slmpack.domain.prediction import Sharing, Site
 from slmpack.domain.profile_use import calibration_for
 from slmpack.domain.reasons import Problem
-from slmpack.domain.sharing import Exclusive, MigSlice, MpsShare, Share
+from slmpack.domain.room import Room
+from slmpack.domain.serving import Engine
+from slmpack.domain.sharing import DraClaim, Exclusive, MigSlice, MpsPack, MpsShare, Share, Unit
 from slmpack.domain.sizing import Need, engine_of, room_in
 from slmpack.domain.snapshot import Demand, Policy
 
-__all__ = ["Fit", "Kind", "fit_share"]
+__all__ = ["Fit", "Kind", "fit_pack", "fit_share"]
 
 REMEMBERED = 4096
 """Fits: deployments * kinds of offers."""
@@ -82,7 +85,7 @@ class Fit:
 class Kind:
     """What tells offers apart, whatever node they are on."""
 
-    share: Share
+    share: Unit
     per_gpu: int
     """Such shares on one GPU."""
     gpu: GpuModel
@@ -99,13 +102,56 @@ def fit_share(demand: Demand, need: Need, kind: Kind, policy: Policy) -> Fit | N
         return None
     engine = engine_of(demand, policy)
     if isinstance(engine, Problem):
-        settings = room.settings(
-            max_model_len=need.max_model_len,
-            max_num_seqs=need.max_num_seqs,
-            max_num_batched_tokens=need.max_num_batched_tokens,
-        )
-        return Fit(need=need, settings=settings, choice=None, pays=None)
-    calibration, notes = calibration_for(demand, engine, kind.gpu, policy)
+        return _unknown(need, room)
+    ask, notes = _ask(demand, engine, kind.gpu, policy)
+    row = _row(kind)[: max(1, demand.replicas)]
+    found = decide_row(ask, row, policy=policy)
+    pays = _pays(kind.share, found.choice, most=len(row))
+    return _fit(demand, need, found, pays=pays, notes=notes)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def fit_pack(demand: Demand, need: Need, whole: Exclusive, gpu: GpuModel, policy: Policy) -> tuple[MpsPack, Fit] | None:
+    """The pack of a whole GPU, and the fit of each of its engines; None if not even one fits under MPS.
+
+    As many engines as pay, at most as many as are wanted; as many as fit of spec.sharing.maxPerGPU where that is
+    stated. One where nobody can predict what pays.
+    """
+    stated, clients = demand.max_per_gpu, gpu.mps_max_clients or 0
+    most = min(clients, stated or min(MOST_REPLICAS, max(1, demand.replicas)))
+    packs = [cut_pack(gpu, whole, engines=count, sm_percent=demand.sm_percent) for count in range(1, most + 1)]
+    row = [cut for cut in packs if room_in(cut.share, need, policy).fits]
+    if not row:
+        return None
+    last = row[-1] if stated else row[0]
+    engine = engine_of(demand, policy)
+    if isinstance(engine, Problem):
+        return _pack_of(last), _unknown(need, room_in(last.share, need, policy))
+    ask, notes = _ask(demand, engine, gpu, policy)
+    found = decide_at(ask, last, policy=policy) if stated else decide_row(ask, row, policy=policy)
+    cut = found.part.cut
+    pays = cut.replicas if stated or cut.replicas < most else None
+    return _pack_of(cut), _fit(demand, need, found, pays=pays, notes=notes)
+
+
+def _pack_of(cut: Cut) -> MpsPack:
+    assert isinstance(cut.share, MpsPack)  # noqa: S101 - it was cut so
+    return cut.share
+
+
+def _unknown(need: Need, room: Room) -> Fit:
+    """The fit while the model is unknown: what was recorded of it."""
+    settings = room.settings(
+        max_model_len=need.max_model_len,
+        max_num_seqs=need.max_num_seqs,
+        max_num_batched_tokens=need.max_num_batched_tokens,
+    )
+    return Fit(need=need, settings=settings, choice=None, pays=None)
+
+
+def _ask(demand: Demand, engine: Engine, gpu: GpuModel, policy: Policy) -> tuple[Ask, tuple[str, ...]]:
+    """The question for a GPU, and why the profile that the spec refers to is not used there."""
+    calibration, notes = calibration_for(demand, engine, gpu, policy)
     ask = Ask(
         engine=engine,
         constants=policy.performance.constants_for(demand.engine_version),
@@ -115,14 +161,17 @@ def fit_share(demand: Demand, need: Need, kind: Kind, policy: Policy) -> Fit | N
         spread_over=max(1, demand.replicas),
         calibration=calibration,
     )
-    row = _row(kind)[: max(1, demand.replicas)]
-    found = decide_row(ask, row, policy=policy)
+    return ask, notes
+
+
+def _fit(demand: Demand, need: Need, found: Decision, *, pays: int | None, notes: tuple[str, ...]) -> Fit:
+    part = found.part
     return Fit(
-        need=_need_at(found.part, need, demand.workload.live_tokens),
-        settings=found.part.settings,
+        need=_need_at(part, need, demand.workload.live_tokens),
+        settings=part.settings,
         choice=found.choice,
-        pays=_pays(kind.share, found.choice, most=len(row)),
-        notes=(*notes, *_notes(kind.share, demand, found.choice)),
+        pays=pays,
+        notes=(*notes, *_notes(part.cut.share, demand, found.choice)),
     )
 
 
@@ -168,9 +217,8 @@ def _row(kind: Kind) -> tuple[Cut, ...]:
     match share:
         case Exclusive():
             site = Site(gpu=gpu, sharing=Sharing.NONE)
-        case MigSlice():
-            profile = next((p for p in gpu.mig_profiles if p.name.replace("+", ".") == share.profile), None)
-            site = Site(gpu=gpu, sharing=Sharing.MIG, mig_profile=profile)
+        case MigSlice() | DraClaim():
+            site = Site(gpu=gpu, sharing=Sharing.MIG, mig_profile=find_profile(gpu, share.profile))
         case MpsShare():
             site = Site(gpu=gpu, sharing=Sharing.MPS, sm_percent=share.active_thread_percentage)
         case _:

@@ -15,13 +15,22 @@ from dataclasses import dataclass, replace
 
 from slmpack.domain.board import Board, Candidate, Cap, Room, Want
 from slmpack.domain.choice import BoundsNotKept
-from slmpack.domain.fit import Fit, Kind, fit_share
+from slmpack.domain.fit import Fit, Kind, fit_pack, fit_share
 from slmpack.domain.inventory import GpuNode, Offer
 from slmpack.domain.quantity import format_bytes
 from slmpack.domain.reasons import Problem, Reason
-from slmpack.domain.sharing import Mode, describe_share, limit_bytes, mode_of
+from slmpack.domain.sharing import (
+    Exclusive,
+    Mode,
+    Share,
+    describe_share,
+    limit_bytes,
+    mode_of,
+    replicas_in,
+)
 from slmpack.domain.sizing import Need, nearest_fit, need_bytes, room_in
 from slmpack.domain.snapshot import Demand, Key, PodView, Policy, Taint, Toleration
+from slmpack.domain.workload import Objective
 
 __all__ = ["GPU_TOLERATION", "Packed", "Packing", "candidates_for", "pack", "unhindered"]
 
@@ -51,12 +60,15 @@ class Packing:
 _TELLING = (
     Reason.UNKNOWN_GPU,
     Reason.NOT_ADVERTISED,
+    Reason.DRA_UNAVAILABLE,
     Reason.TIME_SLICED,
+    Reason.MPS_CLIENT_LIMIT,
     Reason.SINGLE_STRATEGY_MIG,
     Reason.NO_MATCHING_GPU,
     Reason.SELECTOR_MISMATCH,
     Reason.UNTOLERATED_TAINT,
     Reason.NODE_UNAVAILABLE,
+    Reason.NO_SUPERVISOR_IMAGE,
     Reason.INSUFFICIENT_GPU_MEMORY,
     Reason.BOUNDS_NOT_KEPT,
 )
@@ -74,13 +86,13 @@ def candidates_for(demand: Demand, need: Need, nodes: Sequence[GpuNode], policy:
             continue
         rejections.extend(node.refusals)
         for offer in node.offers:
-            found = _judge_offer(demand, need, node, offer, policy)
-            if isinstance(found, Problem):
-                rejections.append(found)
-            else:
-                candidates.append(found)
+            for found in _judge_offer(demand, need, node, offer, policy):
+                if isinstance(found, Problem):
+                    rejections.append(found)
+                else:
+                    candidates.append(found)
     rejections.sort(key=lambda problem: (-_TELLING.index(problem.reason), problem.message))
-    candidates.sort(key=lambda c: (limit_bytes(c.offer.share), c.node, c.offer.resource))
+    candidates.sort(key=lambda c: (limit_bytes(c.share), c.node, c.offer.resource))
     return Room(candidates=tuple(candidates), rejections=tuple(rejections))
 
 
@@ -151,7 +163,59 @@ def _tolerates(tolerations: Sequence[Toleration], taint: Taint) -> bool:
     )
 
 
-def _judge_offer(demand: Demand, need: Need, node: GpuNode, offer: Offer, policy: Policy) -> Candidate | Problem:
+def _judge_offer(
+    demand: Demand, need: Need, node: GpuNode, offer: Offer, policy: Policy
+) -> tuple[Candidate | Problem, ...]:
+    """Every way to use an offer: a whole GPU may be had alone, or as a pack for several replicas."""
+    if not isinstance(offer.share, Exclusive):
+        return (_judge_unit(demand, need, node, offer, policy),)
+    if demand.mode is Mode.MPS_PACK:
+        return (_judge_pack(demand, need, node, offer, offer.share, policy),)
+    alone = _judge_unit(demand, need, node, offer, policy)
+    if demand.mode is not Mode.AUTO or not _packs_by_itself(demand, policy):
+        return (alone,)
+    pack = _judge_pack(demand, need, node, offer, offer.share, policy)
+    useful = isinstance(pack, Candidate) and replicas_in(pack.share) > 1
+    return (pack, alone) if useful else (alone,)
+
+
+def _packs_by_itself(demand: Demand, policy: Policy) -> bool:
+    """Whether Auto may turn a whole GPU into a pack: for one replica, or for latency's sake, it keeps GPUs apart."""
+    return policy.supervisor_image is not None and demand.replicas > 1 and demand.objective is not Objective.LATENCY
+
+
+def _judge_pack(  # noqa: PLR0913, PLR0917 - as its sibling's, and the whole GPU
+    demand: Demand, need: Need, node: GpuNode, offer: Offer, whole: Exclusive, policy: Policy
+) -> Candidate | Problem:
+    if policy.supervisor_image is None:
+        message = (
+            f"node {node.name} has whole GPUs, but the operator runs without --supervisor-image, which packs need; "
+            "set it, or use another spec.sharing.mode"
+        )
+        return Problem(reason=Reason.NO_SUPERVISOR_IMAGE, message=message, field="spec.sharing.mode")
+    assert node.gpu is not None  # noqa: S101 - a node whose GPU is unknown offers nothing
+    if node.gpu.mps_max_clients is None:
+        message = f"node {node.name} has {node.gpu.id}, which has no MPS; use another spec.sharing.mode"
+        return Problem(reason=Reason.NO_MATCHING_GPU, message=message, field="spec.sharing.mode")
+    found = fit_pack(demand, need, whole, node.gpu, policy)
+    if found is None:
+        message = (
+            f"a replica needs {format_bytes(need_bytes(need))} of GPU memory; an MPS pack on node {node.name} has "
+            f"{format_bytes(whole.memory_bytes)} less what the MPS server takes"
+        )
+        return Problem(reason=Reason.INSUFFICIENT_GPU_MEMORY, message=message)
+    pack, fit = found
+    if isinstance(fit.choice, BoundsNotKept):
+        return _bounds_not_kept(pack, node, fit.choice)
+    return Candidate(node=node.name, offer=offer, share=pack, fit=fit, cap=_cap(demand, node, offer, fit, pack=True))
+
+
+def _bounds_not_kept(share: Share, node: GpuNode, broken: BoundsNotKept) -> Problem:
+    message = f"{describe_share(share)} on node {node.name}: {broken.reason.rstrip('.')}, by prediction"
+    return Problem(reason=Reason.BOUNDS_NOT_KEPT, message=message, field="spec.bounds")
+
+
+def _judge_unit(demand: Demand, need: Need, node: GpuNode, offer: Offer, policy: Policy) -> Candidate | Problem:
     share = offer.share
     if demand.mode not in {Mode.AUTO, mode_of(share)}:
         message = f"node {node.name} offers {describe_share(share)}; spec.sharing.mode asks for {demand.mode.value}"
@@ -166,12 +230,11 @@ def _judge_offer(demand: Demand, need: Need, node: GpuNode, offer: Offer, policy
         )
         return Problem(reason=Reason.INSUFFICIENT_GPU_MEMORY, message=message)
     if isinstance(fit.choice, BoundsNotKept):
-        message = f"{describe_share(share)} on node {node.name}: {fit.choice.reason.rstrip('.')}, by prediction"
-        return Problem(reason=Reason.BOUNDS_NOT_KEPT, message=message, field="spec.bounds")
-    return Candidate(node=node.name, offer=offer, fit=fit, cap=_cap(demand, node, offer, fit))
+        return _bounds_not_kept(share, node, fit.choice)
+    return Candidate(node=node.name, offer=offer, share=share, fit=fit, cap=_cap(demand, node, offer, fit, pack=False))
 
 
-def _cap(demand: Demand, node: GpuNode, offer: Offer, fit: Fit) -> Cap | None:
+def _cap(demand: Demand, node: GpuNode, offer: Offer, fit: Fit, *, pack: bool) -> Cap | None:
     """What the user allows on a GPU, else what pays there; nothing where every share pays."""
     if demand.max_per_gpu is not None:
         replicas = demand.max_per_gpu * offer.gpus
@@ -179,7 +242,7 @@ def _cap(demand: Demand, node: GpuNode, offer: Offer, fit: Fit) -> Cap | None:
         field = "spec.sharing.maxPerGPU"
         return Cap(replicas=replicas, problem=Problem(reason=Reason.MAX_PER_GPU, message=message, field=field))
     pays = fit.pays
-    if pays is None or pays >= offer.per_gpu:
+    if pays is None or (pays >= offer.per_gpu and not pack):
         return None
     message = (
         f"on a GPU of node {node.name} {pays} {'replica pays' if pays == 1 else 'replicas pay'}; "
@@ -210,13 +273,22 @@ def _explain(want: Want, room: Room, board: Board, policy: Policy) -> Problem:
     nearest = max(blockers, key=lambda problem: (_NEAREST.index(problem.reason), problem.message))
     if nearest.reason is not Reason.INSUFFICIENT_GPUS:
         return nearest
-    units = sum(c.offer.units for c in room.candidates)
-    smallest = room.candidates[0].offer.share
+    units = sum({(c.node, c.offer.resource): c.offer.units for c in room.candidates}.values())
+    smallest = room.candidates[0].share
     message = (
         f"every GPU or share that holds a replica's {format_bytes(need_bytes(want.need))} is taken ({units} in all); "
         f"each needs one more: {describe_share(smallest)} ({format_bytes(limit_bytes(smallest))}) or larger"
     )
-    return Problem(reason=Reason.INSUFFICIENT_GPUS, message=message)
+    return Problem(reason=Reason.INSUFFICIENT_GPUS, message="; ".join((message, *_slices(room, board))))
+
+
+def _slices(room: Room, board: Board) -> tuple[str, ...]:
+    """What the labels tell of MIG instances that are free, on the first node that has any."""
+    nodes = sorted({candidate.node for candidate in room.candidates})
+    told = [text.removesuffix(".") for node in nodes if (text := board.slices(node))]
+    others = len(told) - 1
+    more = (f"{others} more {'node has' if others == 1 else 'nodes have'} MIG instances",) if others > 0 else ()
+    return (*told[:1], *more)
 
 
 def _explain_no_candidate(room: Room, want: Want, policy: Policy) -> Problem:

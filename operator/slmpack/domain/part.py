@@ -12,7 +12,7 @@ from slmpack.domain.footprint import Footprint
 from slmpack.domain.prediction import Tenant
 from slmpack.domain.room import Room, make_room
 from slmpack.domain.serving import Engine
-from slmpack.domain.sharing import Exclusive, MigSlice, cuda_total_bytes
+from slmpack.domain.sharing import DraClaim, Exclusive, MigSlice, cuda_total_bytes
 from slmpack.domain.snapshot import Policy
 from slmpack.domain.workload import Workload
 
@@ -91,7 +91,7 @@ def largest_part(engine: Engine, cut: Cut, *, live_tokens: float, kv_tokens: int
 def own_hit_rate(part: Part, workload: Workload, *, policy: Policy) -> float:
     """Prefix hits of one of the part's replicas: they shrink as its KV pool does (the rule of `choice`)."""
     share, room = part.cut.share, part.room
-    if part.cut.replicas == 1 or not room.kv_cache_tokens or isinstance(share, MigSlice):
+    if part.cut.replicas == 1 or not room.kv_cache_tokens or isinstance(share, MigSlice | DraClaim):
         return workload.prefix_hit_rate
     whole = replace(part.cut, share=Exclusive(resource=share.resource, memory_bytes=cuda_total_bytes(share)))
     alone = part_at(part.engine, whole, part.sequences, kv_tokens=room.kv_tokens, policy=policy)

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import assert_never
 
+from slmpack.domain.dra import is_claimed
 from slmpack.domain.inventory import GpuNode, Offer, where
-from slmpack.domain.plan import Block, DeploymentPlan, GpuBar
-from slmpack.domain.sharing import Exclusive, MigSlice, MpsShare, cuda_total_bytes, describe_share, limit_bytes
+from slmpack.domain.plan import Block, DeploymentPlan, GpuBar, Placement
+from slmpack.domain.sharing import (
+    DraClaim,
+    Exclusive,
+    MigSlice,
+    MpsPack,
+    MpsShare,
+    cuda_total_bytes,
+    describe_share,
+    limit_bytes,
+    replicas_in,
+)
 from slmpack.domain.snapshot import PodView
 
 __all__ = ["draw_bars"]
@@ -44,34 +57,88 @@ def draw_bars(
 
 def _blocks(
     node: GpuNode, offer: Offer, pods: Sequence[PodView], plans: Sequence[DeploymentPlan], ending: Collection[str]
-) -> list[Block]:
-    unit = limit_bytes(offer.share)
-    blocks = [
-        Block(
-            label=str(pod.key),
-            deployment=pod.record.deployment if pod.record is not None else None,
-            share=describe_share(offer.share) if pod.record is not None else "",
-            used_bytes=unit,
-            state=_pod_state(pod, ending),
-        )
-        for pod in pods
-        for _ in range(pod.requests.get(offer.resource, 0))
-    ]
+) -> list[tuple[Block, ...]]:
+    """What is on each unit of the offer: one block, or those of a pack."""
+    found = [_of_pod(pod, offer, ending) for pod in pods for _ in range(pod.requests.get(offer.resource, 0))]
+    found.extend([(_of_claim(offer),)] * node.view.used_by_others.get(offer.resource, 0))
     for plan in plans:
-        planned = [(create.placement, create.name, "planned") for create in plan.creates]
-        later = [(placement, f"{plan.deployment.key.name}-*", "waiting") for placement, _ in plan.waiting]
-        blocks.extend(
-            Block(
-                label=f"{plan.deployment.key.namespace}/{name}",
-                deployment=plan.deployment.key,
-                share=describe_share(offer.share),
-                used_bytes=unit,
-                state=state,
-            )
-            for placement, name, state in (*planned, *later)
-            if placement.node == node.name and placement.share.resource == offer.resource
+        planned = [(create.placement, create.name, create.record.pack) for create in plan.creates]
+        found.extend(
+            _planned(plan, placement, name=name, state="planned", running=() if pack is None else pack.running)
+            for placement, name, pack in planned
+            if (placement.node, placement.share.resource) == (node.name, offer.resource)
         )
-    return blocks
+        found.extend(
+            _planned(plan, placement, name=f"{plan.deployment.key.name}-*", state="waiting", running=running)
+            for placement, running in _waiting(plan)
+            if (placement.node, placement.share.resource) == (node.name, offer.resource)
+        )
+    return found
+
+
+def _waiting(plan: DeploymentPlan) -> Iterator[tuple[Placement, tuple[int, ...]]]:
+    """The pods of the replicas that start later, with the engines that will run in them."""
+    for placement, count in Counter(placement for placement, _ in plan.waiting).items():
+        size = replicas_in(placement.share)
+        for first in range(0, count, size):
+            yield placement, tuple(range(min(size, count - first)))
+
+
+def _of_pod(pod: PodView, offer: Offer, ending: Collection[str]) -> tuple[Block, ...]:
+    record, size = pod.record, limit_bytes(offer.share)
+    block = Block(
+        label=str(pod.key),
+        deployment=record.deployment if record is not None else None,
+        share=record.share if record is not None else "",
+        used_bytes=size,
+        state=_pod_state(pod, ending),
+    )
+    if record is None or record.pack is None:
+        return (block,)
+    running = record.pack.running
+    ready = pod.pack.ready(running) if pod.pack is not None else running[:1]  # as in a replica's state
+    return tuple(
+        replace(
+            block,
+            label=f"{pod.key} engine {index}",
+            used_bytes=size // record.pack.engines,
+            state="idle" if index not in running else _engine_state(block.state, index in ready),
+        )
+        for index in range(record.pack.engines)
+    )
+
+
+def _of_claim(offer: Offer) -> Block:
+    size = limit_bytes(offer.share)
+    return Block(label="another's ResourceClaim", deployment=None, share="", used_bytes=size, state="foreign")
+
+
+def _engine_state(pod: str, ready: bool) -> str:
+    return "starting" if pod == "ready" and not ready else pod
+
+
+def _planned(
+    plan: DeploymentPlan, placement: Placement, *, name: str, state: str, running: tuple[int, ...]
+) -> tuple[Block, ...]:
+    share, key = placement.share, plan.deployment.key
+    block = Block(
+        label=f"{key.namespace}/{name}",
+        deployment=key,
+        share=describe_share(share),
+        used_bytes=limit_bytes(share),
+        state=state,
+    )
+    if not isinstance(share, MpsPack):
+        return (block,)
+    return tuple(
+        replace(
+            block,
+            label=f"{block.label} engine {index}",
+            used_bytes=limit,
+            state=state if index in running else "idle",
+        )
+        for index, limit in enumerate(share.limits_bytes)
+    )
 
 
 def _withdrawn(node: GpuNode, pods: Sequence[PodView], ending: Collection[str]) -> list[GpuBar]:
@@ -86,7 +153,7 @@ def _withdrawn(node: GpuNode, pods: Sequence[PodView], ending: Collection[str]) 
                 used_bytes=0,
                 state=_pod_state(pod, ending),
             )
-            if resource.startswith("nvidia.com/"):
+            if resource.startswith("nvidia.com/") or is_claimed(resource):
                 held.setdefault(resource, []).extend([block] * pod.requests[resource])
     return [
         GpuBar(
@@ -111,14 +178,16 @@ def _pod_state(pod: PodView, ending: Collection[str]) -> str:
     return "ready" if pod.ready else "starting"
 
 
-def _deal(node: GpuNode, offer: Offer, blocks: Sequence[Block]) -> list[GpuBar]:
+def _deal(node: GpuNode, offer: Offer, blocks: Sequence[tuple[Block, ...]]) -> list[GpuBar]:
     """Blocks go to GPUs in turn: the device plugin's default is the least loaded GPU (`distributed`, since v0.20)."""
     match offer.share:
-        case MigSlice():
+        case MigSlice() | DraClaim():
             size, per_bar, count, basis = limit_bytes(offer.share), 1, offer.units, None
+            profile = offer.share.profile
         case Exclusive() | MpsShare():
             per_bar = -(-offer.units // offer.gpus)
             size, count, basis = cuda_total_bytes(offer.share), offer.gpus, "assumed"
+            profile = ""
         case _:
             assert_never(offer.share)
     # more blocks than allocatable units: the device plugin withdrew some while pods hold them
@@ -131,7 +200,8 @@ def _deal(node: GpuNode, offer: Offer, blocks: Sequence[Block]) -> list[GpuBar]:
             index_basis=basis,
             product=node.product,
             usable_bytes=size,
-            blocks=tuple(blocks[number::count]),
+            blocks=tuple(block for unit in blocks[number::count] for block in unit),
+            profile=profile,
         )
         for number in range(count)
     ]

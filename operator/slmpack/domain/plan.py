@@ -24,6 +24,7 @@ __all__ = [
     "Placement",
     "ReplicaState",
     "RolloutState",
+    "SetEngines",
     "Unplaced",
     "UsedFit",
 ]
@@ -46,7 +47,22 @@ class CreatePod:
     name: str
     placement: Placement
     settings: EngineSettings
+    """Of each engine of a pack alike."""
     record: ReplicaRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetEngines:
+    """Which engines of a pack are to run; its supervisor starts and stops only those that differ."""
+
+    pod: Key
+    uid: str
+    deployment: Key
+    running: tuple[int, ...]
+    """Rising indexes."""
+    recorded: bool
+    """Whether the pod's annotation says so already, and only the supervisor has to be told."""
+    problem: Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +87,16 @@ class EndPod:
     problem: Problem
 
 
-Action = CreatePod | DeletePod | EndPod
+Action = CreatePod | DeletePod | EndPod | SetEngines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaState:
-    """One existing pod of a deployment, judged."""
+    """One existing replica of a deployment, judged: a pod, or an engine of a pack."""
 
     pod: Key
+    engine: int | None = None
+    """Its index in a pack; None where the pod has one engine."""
     node: str
     resource: str
     share: str
@@ -89,6 +107,12 @@ class ReplicaState:
     """What keeps it from being Ready."""
     outdated: bool
     """Made from an older spec or by another renderer."""
+    attached: bool | None = None
+    """Of a pack's engine: whether its supervisor saw its MPS limit from inside; None: not told, or not tried yet."""
+    attached_message: str = ""
+    """The supervisor's words about it."""
+    device_bytes: int | None = None
+    """Of a pack's engine: device memory that it holds, measured by its supervisor through NVML."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +189,7 @@ class Block:
     used_bytes: int
     """The share's limit, or what a stranger's resource amounts to."""
     state: str
-    """ready, starting, planned, waiting, ending or foreign."""
+    """ready, starting, planned, waiting, ending, foreign, or idle: an engine of a pack that does not run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +206,8 @@ class GpuBar:
     blocks: tuple[Block, ...]
     note: str = ""
     """Why it offers nothing, if so."""
+    profile: str = ""
+    """Of a MIG slice; empty where the unit is a GPU, or its size is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

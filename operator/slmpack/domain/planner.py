@@ -6,20 +6,22 @@ snapshot's tuples never matters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from slmpack.domain.account import Decided, account_for
 from slmpack.domain.board import Candidate, Want
 from slmpack.domain.case import Case, World, open_cases
 from slmpack.domain.inventory import where
+from slmpack.domain.pack import PackRecord
 from slmpack.domain.packing import Packed, Packing, pack
 from slmpack.domain.picture import draw_bars
 from slmpack.domain.plan import ClusterPlan, CreatePod, DeletePod, DeploymentPlan, Placement
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.rollout import Missing, lowest_free_ordinals, retire
-from slmpack.domain.sharing import describe_share, starts_alone
+from slmpack.domain.seats import replicas_of
+from slmpack.domain.sharing import MpsPack, describe_share, replicas_in, starts_alone
 from slmpack.domain.sizing import Need
 from slmpack.domain.snapshot import Demand, Key, PodView, Policy, ReplicaRecord, Snapshot
 from slmpack.domain.turns import Turns
@@ -35,7 +37,6 @@ class _Queued:
     want: Want
     case: Case
     demand: Demand
-    missing: Missing
     order: _Order
 
 
@@ -53,12 +54,17 @@ def plan_cluster(snapshot: Snapshot, policy: Policy) -> ClusterPlan:
     replaced = _one_old_first(cases, queue, packing)
     ending = [d for case in cases if case.book for d in case.book.deletes] + list(replaced.values())
     ends = tuple(e for case in cases if case.book for e in case.book.ends)
+    gone = {d.uid for d in ending}
+    sets = tuple(s for case in cases if case.book for s in case.book.sets if s.uid not in gone)
     turns = Turns(pods=snapshot.pods, ending={d.uid for d in ending} | {e.uid for e in ends})
     deletes = tuple(d for d in ending if turns.may_end(d))
-    plans = _take_turns(cases, queue, packing.packed, replaced, turns, world)
+    decided = _take_turns(cases, queue, packing, turns, world)
+    plans = tuple(
+        account_for(case, decided[case.view.key], world, replaced=case.view.key in replaced) for case in cases
+    )
     return ClusterPlan(
         deployments=plans,
-        actions=(*ends, *deletes, *_in_order(queue, plans)),
+        actions=(*ends, *deletes, *sets, *_in_order(queue, plans)),
         bars=draw_bars(world.nodes, snapshot.pods, plans, ending={d.uid for d in deletes} | {e.uid for e in ends}),
         next_wake_seconds=_next_wake(cases, world),
     )
@@ -66,13 +72,13 @@ def plan_cluster(snapshot: Snapshot, policy: Policy) -> ClusterPlan:
 
 def _order(cases: Sequence[Case]) -> tuple[_Queued, ...]:
     """Who gets room first."""
-    queue: list[tuple[_Order, Case, Demand, Need, Missing]] = []
+    queue: list[tuple[_Order, Case, Demand, Need]] = []
     for case in cases:
         if case.book is None or case.need is None or case.demand is None:
             continue
-        for offset, missing in enumerate(case.book.missing):
-            order = _rank(case, case.demand, nth=len(case.book.live) + offset, surge=case.book.surge)
-            queue.append((order, case, case.demand, case.need, missing))
+        for offset in range(len(case.book.missing)):
+            order = _rank(case, case.demand, nth=case.book.replicas + offset, surge=case.book.surge)
+            queue.append((order, case, case.demand, case.need))
     queue.sort(key=lambda entry: entry[0])
     return tuple(
         _Queued(
@@ -82,13 +88,13 @@ def _order(cases: Sequence[Case]) -> tuple[_Queued, ...]:
                 need=need,
                 surge=case.book is not None and case.book.surge,
                 apart=demand.objective is Objective.LATENCY,
+                together=len(case.book.missing) if case.book is not None else 1,
             ),
             case=case,
             demand=demand,
-            missing=missing,
             order=order,
         )
-        for n, (order, case, demand, need, missing) in enumerate(queue)
+        for n, (order, case, demand, need) in enumerate(queue)
     )
 
 
@@ -107,10 +113,10 @@ def _one_old_first(cases: Sequence[Case], queue: Sequence[_Queued], packing: Pac
             continue
         if case.view.key in placed:
             continue  # the next one has room already
-        order = _rank(case, blocked.demand, nth=len(case.book.live) - 1, surge=False)
+        order = _rank(case, blocked.demand, nth=case.book.replicas - 1, surge=False)
         first = [q.want for q in unplaced.values() if q.order < order and q is not blocked]
         spots: set[tuple[str | None, str]] = set()
-        for victim in sorted(case.book.old, key=lambda p: (p.ready, -_ordinal(p))):
+        for victim in sorted(case.book.old, key=lambda p: (p.ready, replicas_of([p]), -_ordinal(p))):
             spot = (where(victim), victim.record.resource if victim.record else "")
             if spot not in spots and packing.board.would_inherit(victim, blocked.want, before=first):
                 result[case.view.key] = retire(victim, Reason.ROLLOUT)
@@ -119,48 +125,56 @@ def _one_old_first(cases: Sequence[Case], queue: Sequence[_Queued], packing: Pac
     return result
 
 
-def _take_turns(  # noqa: PLR0913, PLR0917 - the line's last step needs what every step before it found
-    cases: Sequence[Case],
-    queue: Sequence[_Queued],
-    packed: Sequence[Packed],
-    replaced: Mapping[Key, DeletePod],
-    turns: Turns,
-    world: World,
-) -> tuple[DeploymentPlan, ...]:
-    """Sort what has room into what starts now and what waits, and close every case."""
+def _take_turns(
+    cases: Sequence[Case], queue: Sequence[_Queued], packing: Packing, turns: Turns, world: World
+) -> dict[Key, Decided]:
+    """Sort what has room into what starts now and what waits."""
     names = {str(key) for key in (*(pod.key for pod in world.snapshot.pods), *world.snapshot.names)}
-    ordinals = {
-        case.view.key: iter(lowest_free_ordinals(case.view.key, names, count=len(case.book.missing)))
-        for case in cases
-        if case.book
-    }
+    books = {case.view.key: case.book for case in cases if case.book}
+    missing = {key: iter(book.missing) for key, book in books.items()}
+    ordinals = {key: iter(lowest_free_ordinals(key, names, count=len(book.missing))) for key, book in books.items()}
     creates: dict[Key, list[CreatePod]] = {case.view.key: [] for case in cases}
     waiting: dict[Key, list[tuple[Placement, Problem]]] = {case.view.key: [] for case in cases}
-    unplaced: dict[Key, list[Packed]] = {case.view.key: [] for case in cases}
-    for queued, result in zip(queue, packed, strict=True):
-        key = queued.want.deployment
-        if result.candidate is None:
-            unplaced[key].append(result)
-            continue
-        placement = Placement(node=result.candidate.node, share=result.candidate.offer.share)
-        wait = _back_off(queued.missing, world.snapshot.now) or turns.take(placement)
+    placed = [(q, p.candidate) for q, p in zip(queue, packing.packed, strict=True) if p.candidate is not None]
+    joined = [pair for pair in placed if packing.board.joined(pair[0].want)]
+    # a pod follows one that failed, whatever the number of its engines
+    starts = [(next(missing[q.want.deployment]), q, c) for q, c in placed if not packing.board.joined(q.want)]
+    for follows, queued, candidate in sorted(starts, key=lambda start: start[0].attempt):  # see turns
+        key, placement = queued.want.deployment, Placement(node=candidate.node, share=candidate.share)
+        wait = _back_off(follows, world.snapshot.now) or turns.take(placement)
         if wait is None:
-            creates[key].append(_create(queued, result.candidate, next(ordinals[key]), world.policy))
+            creates[key].append(_create(queued, follows, candidate, next(ordinals[key]), world.policy))
         else:
             waiting[key].append((placement, wait))
-    return tuple(
-        account_for(
-            case,
-            Decided(
-                creates=tuple(creates[case.view.key]),
-                waiting=tuple(waiting[case.view.key]),
-                unplaced=tuple(unplaced[case.view.key]),
-                replaced=replaced.get(case.view.key),
-            ),
-            world,
-        )
-        for case in cases
-    )
+    # packs are opened before they are joined: a replica that stepped aside may have joined one of a later replica
+    for queued, candidate in joined:
+        key, placement = queued.want.deployment, Placement(node=candidate.node, share=candidate.share)
+        if not _join(creates[key], placement):
+            waiting[key].append((placement, _why_it_waits(waiting[key], placement)))
+    unplaced: dict[Key, list[Packed]] = {case.view.key: [] for case in cases}
+    for packed in packing.packed:
+        if packed.candidate is None:
+            unplaced[packed.want.deployment].append(packed)
+    return {
+        key: Decided(creates=tuple(creates[key]), waiting=tuple(waiting[key]), unplaced=tuple(unplaced[key]))
+        for key in creates
+    }
+
+
+def _join(creates: list[CreatePod], placement: Placement) -> bool:
+    """Let one more engine of a planned pack run; False where the pack itself has to wait."""
+    for at, create in enumerate(creates):
+        pack = create.record.pack
+        if create.placement == placement and pack is not None and len(pack.running) < pack.engines:
+            grown = replace(pack, running=(*pack.running, len(pack.running)))
+            creates[at] = replace(create, record=replace(create.record, pack=grown))
+            return True
+    return False
+
+
+def _why_it_waits(waiting: Sequence[tuple[Placement, Problem]], placement: Placement) -> Problem:
+    """Why the pack that a replica is to join does not start now."""
+    return next(problem for at, problem in waiting if at == placement)
 
 
 def _back_off(missing: Missing, now: datetime) -> Problem | None:
@@ -171,8 +185,8 @@ def _back_off(missing: Missing, now: datetime) -> Problem | None:
     return Problem(reason=Reason.BACK_OFF, message=message)
 
 
-def _create(queued: _Queued, candidate: Candidate, ordinal: int, policy: Policy) -> CreatePod:
-    view, share = queued.case.view, candidate.offer.share
+def _create(queued: _Queued, follows: Missing, candidate: Candidate, ordinal: int, policy: Policy) -> CreatePod:
+    view, share = queued.case.view, candidate.share
     record = ReplicaRecord(
         deployment=view.key,
         owner_uid=view.uid,
@@ -186,8 +200,9 @@ def _create(queued: _Queued, candidate: Candidate, ordinal: int, policy: Policy)
         footprint=candidate.fit.need.footprint,
         max_model_len=candidate.fit.need.max_model_len,
         max_num_seqs=candidate.fit.need.max_num_seqs,
-        attempt=queued.missing.attempt,
-        replaces=queued.missing.replaces,
+        attempt=follows.attempt,
+        replaces=follows.replaces,
+        pack=PackRecord(engines=replicas_in(share), running=(0,)) if isinstance(share, MpsPack) else None,
     )
     return CreatePod(
         deployment=view,

@@ -30,6 +30,9 @@ class Reason(Enum):
     UNKNOWN_GPU = "UnknownGpu"
     TIME_SLICED = "TimeSliced"
     SINGLE_STRATEGY_MIG = "SingleStrategyMig"
+    NO_SUPERVISOR_IMAGE = "NoSupervisorImage"
+    DRA_UNAVAILABLE = "DraUnavailable"
+    MPS_CLIENT_LIMIT = "MpsClientLimit"
     NOT_ADVERTISED = "NotAdvertised"
     NODE_UNAVAILABLE = "NodeUnavailable"
     UNTOLERATED_TAINT = "UntoleratedTaint"
@@ -57,11 +60,14 @@ class Reason(Enum):
     EVICTED = "Evicted"
     POD_FAILED = "PodFailed"
     NODE_LOST = "NodeLost"
+    ENGINE_FAILED = "EngineFailed"
+    NOT_ATTACHED = "NotAttached"
     CREATE_REFUSED = "CreateRefused"
     NAME_CONFLICT = "NameConflict"
     INTERNAL = "InternalError"
     # ends (D4a's closed list, and what never was Ready)
     SCALED_DOWN = "ScaledDown"
+    SCALED_UP = "ScaledUp"
     ROLLOUT = "Rollout"
     REPLACED = "Replaced"
     # rollout
@@ -73,6 +79,7 @@ class Reason(Enum):
     # memory limits
     MIG_HARDWARE = "MigHardware"
     WHOLE_DEVICE = "WholeDevice"
+    SEEN_FROM_INSIDE = "SeenFromInside"
     NOT_VERIFIED = "NotVerified"
     NOTHING_RUNS = "NothingRuns"
 

@@ -11,8 +11,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from slmpack.domain.plan import DeletePod, EndPod, RolloutState
+from slmpack.domain.plan import DeletePod, EndPod, RolloutState, SetEngines
 from slmpack.domain.reasons import Problem, Reason
+from slmpack.domain.seats import FEWER, FOLLOWED, keep_some, replicas_of, seat, sets, with_running
 from slmpack.domain.snapshot import Demand, Key, PodPhase, PodView, Policy
 
 __all__ = ["Book", "Missing", "keep_book", "lowest_free_ordinals", "retire", "start_problem"]
@@ -44,6 +45,8 @@ class Book:
     graves: tuple[PodView, ...]
     deletes: tuple[DeletePod, ...]
     ends: tuple[EndPod, ...]
+    sets: tuple[SetEngines, ...]
+    """Packs whose supervisors have to be told which engines run."""
     missing: tuple[Missing, ...]
     surge: bool
     """The one missing replica is a rollout's: one more than `replicas`, for as long as it starts."""
@@ -53,8 +56,13 @@ class Book:
 
     @property
     def live(self) -> tuple[PodView, ...]:
-        """The pods that count as replicas."""
+        """The pods that count as replicas, packs with the engines that are to run."""
         return (*self.updated, *self.old)
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas they are."""
+        return replicas_of(self.live)
 
 
 def keep_book(
@@ -65,52 +73,103 @@ def keep_book(
     `refused` is why none of its pods is to be tried now.
     """
     ours = sorted(pods, key=_ordinal)
-    ends, expired = _end_late_starts(demand, ours, policy, now)
-    gone = {pod.uid for pod in expired}
-    live = [p for p in ours if not p.finished and not p.deleting and not p.ended and p.uid not in gone]
-    graves = tuple(p for p in ours if p.finished and not p.deleting)
-    dying = [
-        p for p in ours if not p.finished and not p.deleting and (p.ended or (p.uid in gone and p.node is not None))
-    ]
+    found = _sort(demand, ours, policy, now)
+    live, graves, dying, unbound = found.live, found.graves, found.dying, found.unbound
     updated = [p for p in live if _hash(p) == demand.spec_hash]
     old = [p for p in live if _hash(p) != demand.spec_hash]
-    deletes = [_delete_expired(p) for p in expired if p.node is None]
+    deletes = [_delete_expired(p) for p in unbound]
     stopped = _stopped(demand, graves, old, policy) or _refused(refused, old)
-    starting = any(not p.ready for p in updated)
-    surplus = len(live) - demand.replicas - (1 if old and starting else 0)
-    for victim in sorted(live, key=lambda p: _victim_order(p, demand))[: max(0, surplus)]:
-        rolled = (
-            victim in old and bool(updated) and len(updated) + len(old) <= demand.replicas + 1 and demand.replicas > 0
-        )
-        deletes.append(retire(victim, Reason.ROLLOUT if rolled else Reason.SCALED_DOWN))
-        (old if victim in old else updated).remove(victim)
+    starting = any(p.ready_replicas < replicas_of([p]) for p in updated)
+    surplus = replicas_of(live) - demand.replicas - (1 if old and starting else 0)
+    shrunk = _shrink(demand, updated, old, surplus)
+    deletes.extend(shrunk.deletes)
+    updated, old = shrunk.updated, shrunk.old
     deletes.extend(_clear_graves(demand, graves, [*live, *dying], policy, now))
     kept_graves = [g for g in graves if g.uid not in {d.uid for d in deletes}]
-    unbound = [p for p in expired if p.node is None]  # made again after a back-off, so that others get their turn
     idle = bool(stopped or refused)
-    short = 0 if idle else demand.replicas - len(updated) - len(old) - len(dying) - len(unbound)
+    short = 0 if idle else demand.replicas - replicas_of([*updated, *old, *dying, *unbound])
     leaving = any(p.deleting and not p.finished for p in ours)  # its share may be just the one for the next
     rolling = bool(old) and not (starting or dying or unbound or leaving or idle)
+    surge = rolling and short <= 0
+    wanted = max(0, short) + surge
+    updated, seated = seat(updated, wanted, most=demand.max_per_gpu)
     return Book(
         updated=tuple(updated),
         old=tuple(old),
         graves=graves,
         deletes=tuple(deletes),
-        ends=tuple(ends),
-        missing=_missing(demand, max(0, short) + (rolling and short <= 0), kept_graves, [*live, *dying], policy),
-        surge=rolling and short <= 0,
+        ends=found.ends,
+        sets=sets(ours, (*updated, *old), rolled=shrunk.rolled),
+        missing=_missing(demand, wanted - seated, kept_graves, [*live, *dying], policy),
+        surge=surge,
         rolling=rolling,
         rollout=_rollout_state(demand, updated, old, stopped),
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sorted:
+    """A deployment's pods by what becomes of them."""
+
+    live: list[PodView]
+    graves: tuple[PodView, ...]
+    dying: list[PodView]
+    """They fail now, or soon."""
+    unbound: list[PodView]
+    """The scheduler had its time: they are made again after a back-off, so that others get their turn."""
+    ends: tuple[EndPod, ...]
+
+
+def _sort(demand: Demand, ours: Sequence[PodView], policy: Policy, now: datetime) -> _Sorted:
+    ends, expired = _end_late_starts(demand, ours, policy, now)
+    gone = {pod.uid for pod in expired}
+    going = [p for p in ours if not p.finished and not p.deleting]
+    return _Sorted(
+        live=[p for p in going if not p.ended and p.uid not in gone],
+        graves=tuple(p for p in ours if p.finished and not p.deleting),
+        dying=[p for p in going if p.ended or (p.uid in gone and p.node is not None)],
+        unbound=[p for p in expired if p.node is None],
+        ends=tuple(ends),
+    )
+
+
 def retire(pod: PodView, reason: Reason) -> DeletePod:
     """Delete a live pod for a reason of D4a's list."""
-    said = {
-        Reason.ROLLOUT: "the spec changed and its successor has its place",
-        Reason.SCALED_DOWN: "fewer replicas are wanted",
-    }
-    return _delete(pod, Problem(reason=reason, message=said[reason]))
+    return _delete(pod, Problem(reason=reason, message=_SAID[reason]))
+
+
+_SAID = {
+    Reason.ROLLOUT: FOLLOWED,
+    Reason.SCALED_DOWN: FEWER,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Shrunk:
+    updated: list[PodView]
+    old: list[PodView]
+    deletes: list[DeletePod]
+    rolled: set[str]
+    """Of the old, those (by uid) that lose engines to a rollout."""
+
+
+def _shrink(demand: Demand, updated: Sequence[PodView], old: Sequence[PodView], surplus: int) -> _Shrunk:
+    """End `surplus` replicas: engines of a pack first lose those that do not answer, and its pod goes with its last."""
+    left = _Shrunk(list(updated), list(old), [], set())
+    for victim in sorted((*updated, *old), key=lambda p: _victim_order(p, demand)):
+        if surplus <= 0:
+            break
+        here = left.old if victim in left.old else left.updated
+        held, total = replicas_of([victim]), replicas_of([*left.updated, *left.old])
+        rolled = here is left.old and bool(left.updated) and demand.replicas > 0 and total <= demand.replicas + 1
+        if held > surplus:
+            left.rolled.update([victim.uid] if rolled else [])
+            here[here.index(victim)] = with_running(victim, keep_some(victim, held - surplus))
+            break
+        left.deletes.append(retire(victim, Reason.ROLLOUT if rolled else Reason.SCALED_DOWN))
+        here.remove(victim)
+        surplus -= held
+    return left
 
 
 def start_problem(pod: PodView, demand: Demand | None, now: datetime) -> Problem | None:
@@ -186,8 +245,8 @@ def _stopped(demand: Demand, graves: Sequence[PodView], old: Sequence[PodView], 
             cause = start_problem(grave, demand, grave.created)
             message = (
                 f"pod {grave.key.name} of the new spec did not become Ready ({cause.message if cause else ''}); "
-                f"{len(old)} replicas keep the previous spec. Correct the spec, or apply the previous one to go back; "
-                f"to try this one again, delete pod {grave.key.name}"
+                f"{replicas_of(old)} replicas keep the previous spec. Correct the spec, or apply the previous one to "
+                f"go back; to try this one again, delete pod {grave.key.name}"
             )
             return Problem(reason=Reason.ROLLOUT_STOPPED, message=message)
     return None
@@ -198,7 +257,7 @@ def _refused(refused: Problem | None, old: Sequence[PodView]) -> Problem | None:
     if refused is None or not old:
         return None
     message = (
-        f"a pod of the new spec was refused ({refused.message}); {len(old)} replicas keep the previous spec. "
+        f"a pod of the new spec was refused ({refused.message}); {replicas_of(old)} replicas keep the previous spec. "
         "Correct the spec, or apply the previous one to go back; it is tried again by and by"
     )
     return Problem(reason=Reason.ROLLOUT_STOPPED, message=message)
@@ -210,11 +269,11 @@ def _rollout_state(
     if stopped is not None:
         problem = stopped
     elif old:
-        message = f"{len(updated)} of {demand.replicas} replicas have the present spec"
+        message = f"{replicas_of(updated)} of {demand.replicas} replicas have the present spec"
         problem = Problem(reason=Reason.ROLLING_OUT, message=message)
     else:
         problem = Problem(reason=Reason.UP_TO_DATE, message="every replica has the present spec")
-    return RolloutState(problem=problem, updated=len(updated))
+    return RolloutState(problem=problem, updated=replicas_of(updated))
 
 
 def _missing(
@@ -236,7 +295,7 @@ def _after(grave: PodView, policy: Policy) -> Missing:
 def _clear_graves(
     demand: Demand, graves: Sequence[PodView], unfinished: Sequence[PodView], policy: Policy, now: datetime
 ) -> list[DeletePod]:
-    to_follow = demand.replicas - sum(_hash(pod) == demand.spec_hash for pod in unfinished)
+    to_follow = demand.replicas - replicas_of([pod for pod in unfinished if _hash(pod) == demand.spec_hash])
     deletes: list[DeletePod] = []
     for grave in sorted(graves, key=lambda g: (g.finished_at or g.created, g.key), reverse=True):
         successor = _successor(grave, (*graves, *unfinished))
@@ -267,9 +326,14 @@ def _successor(grave: PodView, pods: Sequence[PodView]) -> PodView | None:
     )
 
 
-def _victim_order(pod: PodView, demand: Demand) -> tuple[bool, bool, bool, int]:
-    """Scaling down and rolling ends what costs least first: old spec, never Ready, not Ready, highest ordinal."""
-    return _hash(pod) == demand.spec_hash, pod.was_ready, pod.ready, -_ordinal(pod)
+def _victim_order(pod: PodView, demand: Demand) -> tuple[bool, bool, bool, int, int]:
+    """Scaling down and rolling ends what costs least first.
+
+    Old spec, never Ready, not Ready (an engine of it), the fewest replicas on its GPU, highest ordinal.
+    """
+    replicas = replicas_of([pod])
+    whole = pod.ready and (pod.pack is None or pod.ready_replicas == replicas)
+    return _hash(pod) == demand.spec_hash, pod.was_ready, whole, replicas, -_ordinal(pod)
 
 
 def _delete_expired(pod: PodView) -> DeletePod:

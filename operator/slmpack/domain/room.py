@@ -13,7 +13,16 @@ from typing import assert_never
 from slmpack.domain.engine_settings import EngineSettings
 from slmpack.domain.footprint import KV_BLOCK_TOKENS, Footprint
 from slmpack.domain.quantity import format_bytes
-from slmpack.domain.sharing import Exclusive, MigSlice, MpsShare, Share, cuda_total_bytes, limit_bytes
+from slmpack.domain.sharing import (
+    DraClaim,
+    Exclusive,
+    MigSlice,
+    MpsPack,
+    MpsShare,
+    Share,
+    cuda_total_bytes,
+    limit_bytes,
+)
 
 __all__ = ["Room", "least_bytes", "make_room"]
 
@@ -98,9 +107,9 @@ class Room:
     def settings(self, *, max_model_len: int, max_num_seqs: int, max_num_batched_tokens: int) -> EngineSettings:
         """The flags that keep the engine inside the share."""
         match self.share:
-            case Exclusive() | MigSlice():
+            case Exclusive() | MigSlice() | DraClaim():
                 stated_kv = None  # alone on its device: vLLM measures what is left, which is better than our estimate
-            case MpsShare():
+            case MpsShare() | MpsPack():
                 stated_kv = self.kv_cache_bytes or None  # an encoder has no KV cache
             case _:
                 assert_never(self.share)

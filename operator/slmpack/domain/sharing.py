@@ -10,15 +10,19 @@ from enum import Enum
 from typing import assert_never
 
 __all__ = [
+    "DraClaim",
     "Exclusive",
     "MigSlice",
     "Mode",
+    "MpsPack",
     "MpsShare",
     "Share",
+    "Unit",
     "cuda_total_bytes",
     "describe_share",
     "limit_bytes",
     "mode_of",
+    "replicas_in",
     "starts_alone",
 ]
 
@@ -30,6 +34,8 @@ class Mode(Enum):
     EXCLUSIVE = "Exclusive"
     MIG = "MIG"
     MPS = "MPS"
+    MPS_PACK = "MPSPack"
+    DRA = "DRA"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +49,11 @@ class Exclusive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigSlice:
-    """One MIG instance of the mixed strategy; the hardware holds the limit."""
+    """One MIG instance that the device plugin offers; the hardware holds the limit."""
 
     resource: str
     profile: str
-    """As the resource name has it, for instance `1g.10gb`."""
+    """As the resource name, or in the single strategy the product label, has it, for instance `1g.10gb`."""
     memory_bytes: int
 
 
@@ -66,16 +72,45 @@ class MpsShare:
     """CUDA_MPS_ACTIVE_THREAD_PERCENTAGE; a ceiling, 100 // replicas on such nodes."""
 
 
-Share = Exclusive | MigSlice | MpsShare
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MpsPack:
+    """A whole GPU of one pod, whose supervisor runs an MPS daemon and several engines with a limit each."""
+
+    resource: str
+    gpu_memory_bytes: int
+    """The whole GPU: CUDA reports this as the total, whatever the limit."""
+    limits_bytes: tuple[int, ...]
+    """One for each engine that the pack may run, in whole MiB; fixed when the pod is made."""
+    sm_percent: int | None = None
+    """CUDA_MPS_ACTIVE_THREAD_PERCENTAGE of each engine, a ceiling; None: none, as isolation was not asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraClaim:
+    """One MIG instance that a ResourceClaim asks for and a DRA driver allocates; the hardware holds the limit."""
+
+    resource: str
+    """`<device class>/<profile>`: how the plan counts such devices; no resource of a node has this name."""
+    device_class: str
+    profile: str
+    """As the ResourceSlice has it, for instance `1g.10gb`."""
+    memory_bytes: int
+
+
+Unit = Exclusive | MigSlice | MpsShare | DraClaim
+"""What a node offers as it is."""
+Share = Unit | MpsPack
 
 
 def limit_bytes(share: Share) -> int:
-    """Device memory that the mechanism lets the replica's process take, in bytes."""
+    """Device memory that the mechanism lets the replica's process take, in bytes; of a pack, the smallest limit."""
     match share:
-        case Exclusive() | MigSlice():
+        case Exclusive() | MigSlice() | DraClaim():
             return share.memory_bytes
         case MpsShare():
             return share.limit_bytes
+        case MpsPack():
+            return min(share.limits_bytes)
         case _:
             assert_never(share)
 
@@ -83,18 +118,21 @@ def limit_bytes(share: Share) -> int:
 def cuda_total_bytes(share: Share) -> int:
     """What CUDA reports as the device's total: the base of --gpu-memory-utilization."""
     match share:
-        case Exclusive() | MigSlice():
+        case Exclusive() | MigSlice() | DraClaim():
             return share.memory_bytes
-        case MpsShare():
+        case MpsShare() | MpsPack():
             return share.gpu_memory_bytes
         case _:
             assert_never(share)
 
 
 def starts_alone(share: Share) -> bool:
-    """Whether engines that share this GPU must start one at a time (vLLM profiles device-wide free memory)."""
+    """Whether the pod must not start while a neighbour does (vLLM profiles device-wide free memory).
+
+    A pack has no neighbours: its supervisor starts its own engines one at a time.
+    """
     match share:
-        case Exclusive() | MigSlice():
+        case Exclusive() | MigSlice() | MpsPack() | DraClaim():
             return False
         case MpsShare():
             return True
@@ -111,6 +149,10 @@ def mode_of(share: Share) -> Mode:
             return Mode.MIG
         case MpsShare():
             return Mode.MPS
+        case MpsPack():
+            return Mode.MPS_PACK
+        case DraClaim():
+            return Mode.DRA
         case _:
             assert_never(share)
 
@@ -124,5 +166,20 @@ def describe_share(share: Share) -> str:
             return f"MigSlice {share.profile}"
         case MpsShare():
             return f"MpsShare 1/{share.replicas}"
+        case MpsPack():
+            return f"MpsPack of {len(share.limits_bytes)}"
+        case DraClaim():
+            return f"DraClaim {share.profile}"
+        case _:
+            assert_never(share)
+
+
+def replicas_in(share: Share) -> int:
+    """How many replicas a pod with this share can run."""
+    match share:
+        case Exclusive() | MigSlice() | MpsShare() | DraClaim():
+            return 1
+        case MpsPack():
+            return len(share.limits_bytes)
         case _:
             assert_never(share)

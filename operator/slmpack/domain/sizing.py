@@ -37,9 +37,10 @@ class Need:
     loading_bytes: int = 0
     """Weights on the device while they are loaded: more than afterwards where vLLM quantises them itself."""
 
-    def requests(self, resource: str) -> dict[str, int]:
-        """What its pod takes of a node."""
-        return {resource: 1, "cpu": self.cpu_millicores, "memory": self.memory_bytes, "pods": 1}
+    def requests(self, resource: str, *, engines: int = 1) -> dict[str, int]:
+        """What a pod with so many engines takes of a node: each has cores and host memory of its own (D6a)."""
+        cpu, memory = engines * self.cpu_millicores, engines * self.memory_bytes
+        return {resource: 1, "cpu": cpu, "memory": memory, "pods": 1}
 
 
 def size_replica(demand: Demand, policy: Policy, records: Iterable[ReplicaRecord]) -> Need | Problem:

@@ -8,10 +8,12 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from slmpack.domain.choice import ChoicePolicy
+from slmpack.domain.dra import DraDevice
 from slmpack.domain.engine import EngineTable, EngineVersion
 from slmpack.domain.footprint import Footprint
 from slmpack.domain.gpu import GpuCatalogue
 from slmpack.domain.model import ModelProfile
+from slmpack.domain.pack import PackRecord, PackReport
 from slmpack.domain.performance_table import PerformanceTable
 from slmpack.domain.profile import Profile
 from slmpack.domain.reasons import Problem, Reason
@@ -80,7 +82,10 @@ class NodeView:
     ready: bool
     allocatable: Mapping[str, int]
     used_by_others: Mapping[str, int] = field(default_factory=dict)
-    """cpu, memory and pods that pods without a PodView (no GPU, not ours) request on this node, summed."""
+    """cpu, memory and pods that pods without a PodView (no GPU, not ours) request on this node, summed; and devices
+    that others' ResourceClaims hold."""
+    devices: tuple[DraDevice, ...] = ()
+    """What a DRA driver publishes here; `allocatable` counts those that offer something, under their resource."""
 
 
 class PodPhase(Enum):
@@ -117,6 +122,13 @@ class ReplicaRecord:
     """1 for a first start; one more for each start that failed before it."""
     replaces: str
     """Name of the failed pod that this one follows, or empty."""
+    pack: PackRecord | None = None
+    """None for a pod with one engine."""
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas the pod is meant to run."""
+        return 1 if self.pack is None else len(self.pack.running)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,11 +160,23 @@ class PodView:
     """The scheduler's message while it cannot bind the pod."""
     record: ReplicaRecord | None = None
     """None for a stranger's pod."""
+    pack: PackReport | None = None
+    """What its supervisor said last; None where it is no pack, or said nothing."""
 
     @property
     def finished(self) -> bool:
         """Whether it holds no resources any more."""
         return self.phase in {PodPhase.FAILED, PodPhase.SUCCEEDED}
+
+    @property
+    def ready_replicas(self) -> int:
+        """How many of its replicas answer requests; of a pack that says nothing one, as its pod is Ready."""
+        if not self.ready:
+            return 0
+        if self.record is None or self.record.pack is None:
+            return 1
+        running = self.record.pack.running
+        return min(1, len(running)) if self.pack is None else len(self.pack.ready(running))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +204,8 @@ class Demand:
     startup_budget: timedelta
     mode: Mode
     max_per_gpu: int | None
+    sm_percent: int | None = None
+    """Ceiling on the multiprocessors of each engine of a pack; None: none."""
     gpu_products: frozenset[str]
     """Empty: any."""
     tolerations: tuple[Toleration, ...]
@@ -262,6 +288,8 @@ class Policy:
     schedule_budget: timedelta = timedelta(seconds=60)
     """A pod that the scheduler cannot bind for this long is deleted and planned again, after a back-off."""
     render_version: str = "1"
+    supervisor_image: str | None = None
+    """Of the init container that brings the pack supervisor; None: no packs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,3 +305,5 @@ class Snapshot:
     tried again, it holds neither room nor a turn."""
     names: frozenset[Key] = frozenset()
     """Pods without a view, whose names are taken all the same."""
+    dra: Problem | None = None
+    """Why no ResourceClaim can bring a device in this cluster; None: there are some."""

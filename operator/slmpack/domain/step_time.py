@@ -117,6 +117,11 @@ def device_of(site: Site, dtype: str) -> Device | Unpredictable:
             reason=f"gpu {gpu.id}: dense_tflops for {dtype} is unknown in the catalogue; use a --dtype that the GPU "
             "has tensor cores for, or profile an engine on it"
         )
+    if site.sharing is Sharing.MIG and site.mig_profile is None:
+        return Unpredictable(
+            reason=f"gpu {gpu.id}: the MIG profile is not in the catalogue, so nobody knows its part of the GPU; "
+            "profile an engine on it instead"
+        )
     bandwidth_part, compute_part = _parts(site)
     return Device(
         bandwidth_s=gpu.bandwidth_gb_s * 1e9 * bandwidth_part,

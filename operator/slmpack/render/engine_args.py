@@ -10,7 +10,10 @@ from slmpack.domain.plan import CreatePod
 from slmpack.render.template import mapping
 from slmpack.render.volumes import model_path
 
-__all__ = ["engine_command", "plan_flags", "waits_for_requests"]
+__all__ = ["PORT", "engine_command", "plan_flags", "waits_for_requests"]
+
+PORT = 8000
+"""Where an engine listens; of a pack, the first one."""
 
 _SHUTDOWN_TIMEOUT = "--shutdown-timeout"
 _SERVED_NAME = "--served-model-name"

@@ -8,19 +8,21 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from slmpack.domain.quantity import MIB
-from slmpack.domain.sharing import Exclusive, MigSlice, MpsShare, Share
+from slmpack.domain.sharing import DraClaim, Exclusive, MigSlice, MpsPack, MpsShare, Share
 
 __all__ = ["SHM_BYTES", "gpu_env", "gpu_limits", "mounts_own_shm", "node_affinity"]
 
 SHM_BYTES = 1024 * MIB
-"""Of /dev/shm: vLLM 0.32 was seen to map 160 + 240 MiB; the container runtime's default is 64 MiB."""
+"""Of /dev/shm for each engine: vLLM 0.32 was seen to map 160 + 240 MiB; the container runtime's default is 64 MiB."""
 
 
 def gpu_limits(share: Share) -> dict[str, str]:
-    """The one extended resource of a replica; for those a limit is the request too."""
+    """The one extended resource of a pod, for which a limit is the request too; none where a claim brings a device."""
     match share:
-        case Exclusive() | MigSlice() | MpsShare():
+        case Exclusive() | MigSlice() | MpsShare() | MpsPack():
             return {share.resource: "1"}
+        case DraClaim():
+            return {}
         case _:
             assert_never(share)
 
@@ -28,7 +30,7 @@ def gpu_limits(share: Share) -> dict[str, str]:
 def gpu_env(share: Share) -> dict[str, str]:
     """The variables that hold the share's limit, explicit so that nothing in the image or an envFrom decides it."""
     match share:
-        case Exclusive() | MigSlice():
+        case Exclusive() | MigSlice() | DraClaim() | MpsPack():  # a pack's supervisor sets each engine's own
             return {}
         case MpsShare():
             return {
@@ -43,7 +45,7 @@ def gpu_env(share: Share) -> dict[str, str]:
 def mounts_own_shm(share: Share) -> bool:
     """Whether the pod brings its own /dev/shm: under MPS the device plugin mounts the daemon's there."""
     match share:
-        case Exclusive() | MigSlice():
+        case Exclusive() | MigSlice() | MpsPack() | DraClaim():
             return True
         case MpsShare():
             return False

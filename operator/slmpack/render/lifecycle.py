@@ -52,21 +52,23 @@ def pre_stop(drain: Drain) -> dict[str, Any]:
     return {"lifecycle": {"preStop": {"sleep": {"seconds": drain.pre_stop_seconds}}}}
 
 
-def probes(startup_budget: timedelta) -> dict[str, Any]:
-    """The three probes. Liveness is slow to act: a dead engine exits unasked, and a busy one is no hang."""
+def probes(
+    startup_budget: timedelta, *, port: str = "http", ready: str = "/health", alive: str = "/health"
+) -> dict[str, Any]:
+    """The three probes of a named port. Liveness is slow to act: a dead engine exits unasked, a busy one is no hang."""
     budget = _STARTUP_FACTOR * startup_budget
     attempts = -(-budget // timedelta(seconds=_STARTUP_PERIOD_SECONDS))
     return {
-        "startupProbe": _probe(period=_STARTUP_PERIOD_SECONDS, timeout=5, failures=attempts),
-        "readinessProbe": _probe(period=5, timeout=5, failures=3),
-        "livenessProbe": _probe(period=10, timeout=10, failures=12),
+        "startupProbe": _probe(port, ready, period=_STARTUP_PERIOD_SECONDS, timeout=5, failures=attempts),
+        "readinessProbe": _probe(port, ready, period=5, timeout=5, failures=3),
+        "livenessProbe": _probe(port, alive, period=10, timeout=10, failures=12),
     }
 
 
-def _probe(*, period: int, timeout: int, failures: int) -> dict[str, Any]:
-    """GET /health every `period` seconds; `failures` in a row count."""
+def _probe(port: str, path: str, *, period: int, timeout: int, failures: int) -> dict[str, Any]:
+    """GET the path every `period` seconds; `failures` in a row count."""
     return {
-        "httpGet": {"path": "/health", "port": "http"},
+        "httpGet": {"path": path, "port": port},
         "periodSeconds": period,
         "timeoutSeconds": timeout,
         "failureThreshold": failures,

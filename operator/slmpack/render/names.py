@@ -16,10 +16,13 @@ __all__ = [
     "PROFILE_LABEL",
     "common_labels",
     "owner_reference",
+    "pack_account_name",
+    "pack_role_name",
     "pod_name",
     "selector_labels",
     "selector_string",
     "service_name",
+    "slice_name",
 ]
 
 PREFIX = "slmpack.dev/"
@@ -36,6 +39,21 @@ ENDED = f"{PREFIX}ended"
 def pod_name(deployment: str, *, ordinal: int) -> str:
     """The name of a replica's pod. At most 50 characters of name leave room for an ordinal within a label's 63."""
     return f"{deployment}-{ordinal}"
+
+
+def pack_account_name(deployment: str) -> str:
+    """The ServiceAccount of a deployment's packs, where the user names none."""
+    return f"{deployment}-pack"
+
+
+def pack_role_name(pod: str) -> str:
+    """The Role, and its binding, of a pack's pod."""
+    return f"{pod}-pack"
+
+
+def slice_name(pod: str, *, engine: int) -> str:
+    """The EndpointSlice of one engine of a pack; those of the control plane end in five random characters."""
+    return f"{pod}-e{engine}"
 
 
 def service_name(deployment: str) -> str:

@@ -9,10 +9,12 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from slmpack.domain.footprint import Footprint
+from slmpack.domain.pack import PackRecord
+from slmpack.domain.plan import SetEngines
 from slmpack.domain.snapshot import Key, ReplicaRecord
 from slmpack.render.names import NAME_LABEL, PREFIX
 
-__all__ = ["parse_record", "record_annotations"]
+__all__ = ["engines_patch", "parse_record", "record_annotations"]
 
 ORDINAL = f"{PREFIX}ordinal"
 SPEC_HASH = f"{PREFIX}spec-hash"
@@ -26,8 +28,16 @@ MAX_MODEL_LEN = f"{PREFIX}max-model-len"
 MAX_NUM_SEQS = f"{PREFIX}max-num-seqs"
 ATTEMPT = f"{PREFIX}attempt"
 REPLACES = f"{PREFIX}replaces"
+ENGINES = f"{PREFIX}engines"
+RUNNING = f"{PREFIX}running"
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
+_INDEX = re.compile(r"0|[1-9][0-9]{0,17}")
+_NONE_RUNS = "none"
+_PACK_SHARE = re.compile(r"MpsPack of ([0-9]{1,18})")
+"""As `describe_share` says it."""
+_MOST_ENGINES = 64
+"""More than any pack has: MPS takes 48 clients a GPU, 60 since CUDA 13.1. A larger number is none of ours."""
 
 
 def record_annotations(record: ReplicaRecord) -> dict[str, str]:
@@ -49,7 +59,15 @@ def record_annotations(record: ReplicaRecord) -> dict[str, str]:
         written[MAX_MODEL_LEN] = str(record.max_model_len)
     if record.max_num_seqs is not None:
         written[MAX_NUM_SEQS] = str(record.max_num_seqs)
+    if record.pack is not None:
+        written[ENGINES] = str(record.pack.engines)
+        written[RUNNING] = _indexes(record.pack.running)
     return {key: value for key, value in written.items() if value}
+
+
+def engines_patch(action: SetEngines) -> dict[str, Any]:
+    """The merge patch that records which engines of a pack are to run; of another pod of that name, a conflict."""
+    return {"metadata": {"uid": action.uid, "annotations": {RUNNING: _indexes(action.running)}}}
 
 
 def parse_record(
@@ -58,13 +76,15 @@ def parse_record(
     """The record of a pod, or None if it is not one of ours or lacks what planning cannot do without.
 
     Never raises. An unreadable footprint or length reads as unknown, which freezes the replica, rather than as no
-    record, which would let another one take its place.
+    record, which would let another one take its place. For the same reason a pack whose running engines cannot be read
+    runs them all. A pack that nowhere says how many engines it has is no record.
     """
     name = labels.get(NAME_LABEL, "")
     needed = (name, owner_uid, *(annotations.get(key, "") for key in (SPEC_HASH, NODE, RESOURCE)))
     ordinal = _number(annotations.get(ORDINAL, ""))
     starts_alone = {"true": True, "false": False}.get(annotations.get(STARTS_ALONE, ""))
-    if not all(needed) or ordinal is None or starts_alone is None:
+    pack, told = _pack(annotations)
+    if not all((*needed, told)) or ordinal is None or starts_alone is None:
         return None
     return ReplicaRecord(
         deployment=Key(namespace=namespace, name=name),
@@ -81,7 +101,37 @@ def parse_record(
         max_num_seqs=_number(annotations.get(MAX_NUM_SEQS, "")),
         attempt=_number(annotations.get(ATTEMPT, "")) or 1,
         replaces=annotations.get(REPLACES, ""),
+        pack=pack,
     )
+
+
+def _pack(annotations: Mapping[str, str]) -> tuple[PackRecord | None, bool]:
+    """The pack, None for a pod that is none; and whether that could be told.
+
+    How many engines it has is annotated, and the share's description says it too.
+    """
+    share = _PACK_SHARE.fullmatch(annotations.get(SHARE, ""))
+    if ENGINES not in annotations and share is None:
+        return None, True
+    stated = (_number(annotations.get(ENGINES, "")), _number(share[1]) if share else None)
+    count = next((number for number in stated if number is not None and 1 <= number <= _MOST_ENGINES), None)
+    if count is None:
+        return None, False
+    return PackRecord(engines=count, running=_running(annotations.get(RUNNING, ""), count)), True
+
+
+def _running(text: str, engines: int) -> tuple[int, ...]:
+    """Rising indexes as we write them; anything else reads as all of them."""
+    if text == _NONE_RUNS:
+        return ()
+    words = text.split(",")
+    found = tuple(int(word) for word in words if _INDEX.fullmatch(word))
+    rising = len(found) == len(words) and list(found) == sorted(set(found))
+    return found if rising and found[-1] < engines else tuple(range(engines))
+
+
+def _indexes(running: tuple[int, ...]) -> str:
+    return ",".join(str(index) for index in running) or _NONE_RUNS
 
 
 def _number(text: str) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from slmpack.domain.sharing import Share
+from slmpack.domain.sharing import Share, replicas_in
 from slmpack.render.gpu import SHM_BYTES, mounts_own_shm
 from slmpack.render.template import items, mapping
 
@@ -46,7 +46,8 @@ def volumes(template: Mapping[str, Any], *, source: str, share: Share) -> list[d
         claim, _, _ = source.removeprefix(_PVC).partition("/")
         ours.append({"name": _MODEL, "persistentVolumeClaim": {"claimName": claim}})
     if mounts_own_shm(share):
-        ours.append({"name": _SHM, "emptyDir": {"medium": "Memory", "sizeLimit": str(SHM_BYTES)}})
+        size = SHM_BYTES * replicas_in(share)
+        ours.append({"name": _SHM, "emptyDir": {"medium": "Memory", "sizeLimit": str(size)}})
     return [*ours, *items(template, "pod", "volumes")]
 
 

@@ -8,8 +8,19 @@ from typing import Any
 import pytest
 
 from slmpack.adapters import observe, records
-from slmpack.adapters.observe import COUNT_SECONDS, RECOUNT_SECONDS, RELIST_SECONDS, Observer, Scope
-from slmpack.adapters.resources import CONFIG_MAPS, NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS
+from slmpack.adapters.feeds import COUNT_SECONDS, RECOUNT_SECONDS, RELIST_SECONDS
+from slmpack.adapters.observe import Observer, Scope
+from slmpack.adapters.resources import (
+    CONFIG_MAPS,
+    DEVICE_CLASSES,
+    NODES,
+    PODS,
+    PRIORITY_CLASSES,
+    RESOURCE_CLAIMS,
+    RESOURCE_SLICES,
+    SERVICES,
+    SLM_DEPLOYMENTS,
+)
 from slmpack.adapters.selector import parse_selector
 from slmpack.adapters.tables import bundled_config, load_engine_table
 from slmpack.devcluster.nodes import whole_node
@@ -21,6 +32,8 @@ from slmpack.ports import Unavailable
 from tests.support.fake_clock import FakeClock
 
 CREATED = "2026-01-01T00:00:00Z"
+DRA = (RESOURCE_SLICES, DEVICE_CLASSES, RESOURCE_CLAIMS)
+KINDS = 9
 
 
 class Lister:
@@ -91,13 +104,13 @@ async def test_everything_is_listed_once_and_then_every_five_minutes() -> None:
     world = World()
     await world.observer.refresh()
     assert sorted(world.lister.lists) == sorted(
-        resource.path() for resource in (CONFIG_MAPS, NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS)
+        resource.path() for resource in (CONFIG_MAPS, NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS, *DRA)
     )
     await world.observer.refresh()
-    assert len(world.lister.lists) == 6
+    assert len(world.lister.lists) == KINDS
     world.clock.advance(RELIST_SECONDS)
     await world.observer.refresh()
-    assert len(world.lister.lists) == 12
+    assert len(world.lister.lists) == 2 * KINDS
 
 
 async def test_a_list_that_failed_stays_due() -> None:
@@ -116,7 +129,7 @@ async def test_a_suspect_kind_is_listed_at_once() -> None:
     await world.observer.refresh()
     world.observer.suspect(PODS)
     await world.observer.refresh()
-    assert world.lister.lists[6:] == [PODS.path()]
+    assert world.lister.lists[KINDS:] == [PODS.path()]
 
 
 async def test_counting_is_rare_and_a_count_that_stays_wrong_lists() -> None:
@@ -125,13 +138,13 @@ async def test_counting_is_rare_and_a_count_that_stays_wrong_lists() -> None:
     await world.observer.refresh()
     world.clock.advance(COUNT_SECONDS)
     await world.observer.refresh()
-    assert len(world.lister.counts) == 4
-    assert len(world.lister.lists) == 6
+    assert len(world.lister.counts) == KINDS - len([CONFIG_MAPS, SERVICES])
+    assert len(world.lister.lists) == KINDS
     world.lister.items[PODS.path()].clear()
     world.lister.version += 1
     world.clock.advance(COUNT_SECONDS)
     await world.observer.refresh()
-    assert len(world.lister.lists) == 6
+    assert len(world.lister.lists) == KINDS
     world.clock.advance(RECOUNT_SECONDS)
     await world.observer.refresh()
     assert world.observer.snapshot().pods == ()

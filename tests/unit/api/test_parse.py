@@ -129,7 +129,7 @@ def test_all_problems_are_told_at_once_in_order() -> None:
     assert said(obj) == [
         "spec.engine.maxModelLen: must be at least 1, got 0",
         "spec.replicas: must be at least 0, got -1",
-        "spec.sharing.mode: must be one of 'Auto', 'Exclusive', 'MIG', 'MPS', got \"x\"",
+        "spec.sharing.mode: must be one of 'Auto', 'Exclusive', 'MIG', 'MPS', 'MPSPack', 'DRA', got \"x\"",
     ]
 
 
@@ -137,7 +137,7 @@ def test_an_unknown_field_without_a_near_one_lists_what_there_is() -> None:
     obj = copy.deepcopy(examples()["mig.yaml"])
     obj["spec"]["sharing"]["zzz"] = 1
     assert said(obj) == [
-        "spec.sharing.zzz: unknown field; the fields here are gpuProducts, maxPerGPU, mode, tolerations"
+        "spec.sharing.zzz: unknown field; the fields here are gpuProducts, maxPerGPU, mode, smPercent, tolerations"
     ]
 
 

@@ -22,7 +22,7 @@ BAD: list[tuple[str, bytes, str]] = [
     (
         "no kind",
         b"metadata: {name: a}\n",
-        "f.yaml:1: has no kind; plan reads SLMDeployment, Node, Pod, PriorityClass, ConfigMap and List",
+        "f.yaml:1: has no kind; plan reads SLMDeployment, Node, Pod, PriorityClass, ConfigMap, ResourceSlice, DeviceClass, ResourceClaim and List",
     ),
     ("kind is a number", b"kind: 3\n", "f.yaml:1: has no kind"),
     ("no metadata", b"kind: Node\n", "f.yaml:1: the Node has no metadata.name; give it one"),

@@ -108,3 +108,46 @@ def test_a_pods_name_is_who_holds_the_lease(name: str, identity: str | None, mon
     monkeypatch.setenv("POD_NAME", name)
     CliRunner().invoke(main, ["run"])
     assert [config.identity for config in started] == [identity]
+
+
+def _configs(monkeypatch: pytest.MonkeyPatch, *flags: str) -> tuple[list[OperatorConfig], str]:
+    started: list[OperatorConfig] = []
+    monkeypatch.setattr(bootstrap, "run", started.append)
+    return started, CliRunner().invoke(main, ["run", *flags]).output
+
+
+@pytest.mark.parametrize(
+    ("flags", "image", "proxy"),
+    [
+        ([], None, None),
+        (["--supervisor-image", "r.example:5000/s@sha256:0"], "r.example:5000/s@sha256:0", None),
+        (["--supervisor-image", "s", "--pod-proxy", "http://127.0.0.1:3128"], "s", "http://127.0.0.1:3128"),
+    ],
+)
+def test_packs_are_set_up_by_flags(
+    flags: list[str], image: str | None, proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (config,), _ = _configs(monkeypatch, *flags)
+    assert (config.supervisor_image, config.pod_proxy) == (image, proxy)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--supervisor-image", ""),
+        ("--supervisor-image", "two words"),
+        ("--supervisor-image", " s"),
+        ("--pod-proxy", ""),
+        ("--pod-proxy", "127.0.0.1:3128"),
+        ("--pod-proxy", "https://proxy"),
+        ("--pod-proxy", "http://proxy/path"),
+        ("--pod-proxy", "http:// proxy"),
+    ],
+)
+def test_what_cannot_be_one_is_refused_with_one_that_can(
+    flag: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, output = _configs(monkeypatch, flag, value)
+    assert started == []
+    assert flag in output
+    assert "write for instance" in " ".join(output.split())

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from slmpack.adapters.cluster import KubeCluster
 from slmpack.adapters.hub import BundledFirst, HubModels, HubSettings
 from slmpack.adapters.observe import Observer, Scope
-from slmpack.adapters.resources import NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS, Resource
+from slmpack.adapters.resources import (
+    ENDPOINT_SLICES,
+    NODES,
+    PODS,
+    PRIORITY_CLASSES,
+    SERVICES,
+    SLM_DEPLOYMENTS,
+    Resource,
+)
 from slmpack.api.crd import build_crd
 from slmpack.controller.execute import Executor
 from slmpack.controller.loop import Pace, Parts, PlannerLoop, Wake
@@ -18,14 +28,18 @@ from slmpack.devcluster.nodes import a100_mig_node, whole_node
 from slmpack.devcluster.store import Store
 from slmpack.devcluster.watches import Change, Patch
 from slmpack.domain.conditions import Verdict
+from slmpack.domain.pack import EngineReport, EngineState, PackReport
 from slmpack.domain.snapshot import Key, Policy
-from slmpack.ports import PortError
+from slmpack.ports import PortError, Supervisor, Unavailable
 from tests.support.builders import POLICY
 from tests.support.fake_clock import FakeClock
 
 __all__ = ["Api", "Leader", "Telemetry", "World"]
 
-SEEN = {resource.plural: resource for resource in (NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS)}
+SEEN = {
+    resource.plural: resource
+    for resource in (ENDPOINT_SLICES, NODES, PODS, PRIORITY_CLASSES, SERVICES, SLM_DEPLOYMENTS)
+}
 CRD = build_crd()
 MUTATING = {"create", "patch", "apply", "delete"}
 
@@ -43,10 +57,17 @@ class Api(StoreApi):
                 raise errors.pop(0)
         return super()._target(verb, path)
 
+    async def list(self, path: str, params: Any = None) -> tuple[list[dict[str, Any]], str]:
+        """Without the kind in each item of a built-in kind, as API servers do."""
+        items, version = await super().list(path, params)
+        if "/slmpack.dev/" not in path:
+            items = [{key: value for key, value in item.items() if key not in {"apiVersion", "kind"}} for item in items]
+        return items, version
+
     async def count(self, path: str) -> int:
         return len((await self.list(path))[0])
 
-    def writes(self) -> list[tuple[str, str]]:
+    def writes(self) -> Sequence[tuple[str, str]]:
         return [request for request in self.requests if request[0] in MUTATING]
 
 
@@ -71,6 +92,39 @@ class Telemetry:
         self.verdicts = dict(verdicts)
 
 
+class Supervisors:
+    """Those of all packs, behind both ports. A new one runs what its pod was made with; `away` ones do not answer."""
+
+    def __init__(self) -> None:
+        self.there: dict[str, Supervisor] = {}
+        self.running: dict[str, tuple[int, ...]] = {}
+        self.told: list[tuple[str, tuple[int, ...]]] = []
+        self.away = False
+
+    async def token_hash(self, *, owner_uid: str, pod: str) -> str:
+        return hashlib.sha256(f"{owner_uid}/{pod}".encode()).hexdigest()
+
+    async def set_engines(self, uid: str, running: tuple[int, ...]) -> None:
+        self.told.append((uid, running))
+        if self.away:
+            raise Unavailable("no answer")
+        self.running[uid] = running
+
+    async def refresh(self, there: Iterable[Supervisor]) -> None:
+        self.there = {it.uid: it for it in there}
+
+    def report(self, uid: str) -> PackReport | None:
+        return _report(self.running[uid]) if uid in self.there and uid in self.running else None
+
+
+def _report(running: tuple[int, ...]) -> PackReport:
+    engines = tuple(
+        EngineReport(index=index, state=EngineState.READY if index in running else EngineState.STOPPED, attached=True)
+        for index in range(max(running, default=0) + 1)
+    )
+    return PackReport(running=running, ending=False, engines=engines)
+
+
 class World:
     """A cluster with two L4 and seven MIG slices, and an operator on it that turns when told."""
 
@@ -80,6 +134,7 @@ class World:
         self.api = Api(self.store)
         self.deaf = False
         self.leader = Leader()
+        self.packs = Supervisors()
         self.start()
         self.store.on_change.append(self._changed)
         for node in (whole_node("l4", gpus=2), a100_mig_node("a100", profiles={"1g.10gb": 7})):
@@ -90,12 +145,25 @@ class World:
         self.telemetry = Telemetry()
         hub = HubModels(HubSettings(offline=True), wake=lambda: None, clock=self.clock)
         models = BundledFirst(hub) if bundled else hub
-        self.observer = Observer(self.api, scope=Scope(), models=models, engines=policy.engines, clock=self.clock)
+        self.observer = Observer(
+            self.api,
+            scope=Scope(packs=policy.supervisor_image is not None),
+            models=models,
+            engines=policy.engines,
+            clock=self.clock,
+            packs=self.packs,
+        )
         cluster = KubeCluster(self.api, self.observer)
         shared: dict[str, Any] = {"leadership": self.leader, "clock": self.clock, "telemetry": self.telemetry}
         parts = Parts(
             world=self.observer,
-            executor=Executor(cluster, engines=policy.engines, **shared),
+            executor=Executor(
+                cluster,
+                packs=self.packs,
+                engines=policy.engines,
+                supervisor_image=policy.supervisor_image,
+                **shared,
+            ),
             reporter=Reporter(cluster, **shared),
             policy=policy,
             jitter=lambda: 1.0,

@@ -68,7 +68,9 @@ CONFLICT = Outcome(
 BROKEN = (
     Reason.OOM_KILLED,
     Reason.IMAGE_PULL,
+    Reason.NOT_ATTACHED,
     Reason.CRASH_LOOP,
+    Reason.ENGINE_FAILED,
     Reason.EVICTED,
     Reason.POD_FAILED,
     Reason.NOT_READY_IN_TIME,
@@ -123,6 +125,18 @@ READY: dict[str, tuple[DeploymentPlan, tuple[Outcome, ...], Reason, str]] = {
         (),
         Reason.OOM_KILLED,
         f"qwen-1: words{LOOK}1",
+    ),
+    "an engine of a pack": (
+        the(state(0, engine=0), state(0, engine=2, reason=Reason.ENGINE_FAILED), replicas=2),
+        (),
+        Reason.ENGINE_FAILED,
+        f"qwen-0 engine 2: words{LOOK}0",
+    ),
+    "an engine of a pack starts": (
+        the(state(0, engine=0), state(0, engine=1, reason=Reason.STARTING), replicas=2),
+        (),
+        Reason.STARTING,
+        "1 of 2 replicas are Ready; qwen-0 engine 1 is Starting",
     ),
     "a grave while replicas are short": (
         the(state(0, reason=Reason.OOM_KILLED, counts=False), state(1, reason=Reason.STARTING)),
@@ -217,24 +231,6 @@ def test_stalled_only_where_the_cluster_could_never_hold_it() -> None:
 
 def test_scaled_names_the_cause_of_a_difference() -> None:
     assert said(verdict(the(state(0), state(1))))["Scaled"] == ("False", "ScaledDown")
-
-
-@pytest.mark.parametrize(
-    ("shares", "status", "reason", "words"),
-    [
-        ((), "Unknown", "NothingRuns", "no replica runs"),
-        (("Exclusive",), "True", "WholeDevice", "a replica has a whole GPU"),
-        (("MigSlice 1g.5gb", "MigSlice 3g.20gb"), "True", "MigHardware", "the MIG instance's hardware holds the limit"),
-        (("Exclusive", "MigSlice 1g.5gb"), "True", "WholeDevice", "a replica has a whole GPU, or a MIG slice"),
-        (("Exclusive", "MpsShare 1/4"), "Unknown", "NotVerified", "has not been verified from inside"),
-    ],
-)
-def test_how_the_memory_limit_is_held(shares: tuple[str, ...], status: str, reason: str, words: str) -> None:
-    found = verdict(the(*(state(n, share=share) for n, share in enumerate(shares)), replicas=len(shares)))
-    condition = next(c for c in found.conditions if c.type == "MemoryLimitEnforced")
-    assert (condition.status, condition.reason) == (status, reason)
-    assert words in condition.message
-    assert found.share == ", ".join(sorted(shares))
 
 
 def test_counts() -> None:

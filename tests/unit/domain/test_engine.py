@@ -277,6 +277,7 @@ def test_reserved_environment_is_named_and_the_rest_passes() -> None:
             "VLLM_PORT",
             "NVIDIA_VISIBLE_DEVICES",
             "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT",
+            "SLMPACK_BIND",
             "VLLM_PORT",
         ]
     )
@@ -284,9 +285,10 @@ def test_reserved_environment_is_named_and_the_rest_passes() -> None:
         "spec.pod.env[CUDA_MPS_PINNED_DEVICE_MEM_LIMIT]",
         "spec.pod.env[HF_HOME]",
         "spec.pod.env[NVIDIA_VISIBLE_DEVICES]",
+        "spec.pod.env[SLMPACK_BIND]",
         "spec.pod.env[VLLM_PORT]",
     ]
-    assert problems[3].message == "VLLM_PORT may not be set: the operator decides addresses and ports"
+    assert problems[4].message == "VLLM_PORT may not be set: the operator decides addresses and ports"
 
 
 _KEYS = st.one_of(

@@ -91,7 +91,7 @@ OFFERS = {
         ),
         [
             Offer(share=Exclusive(resource=GPU, memory_bytes=int(40960 * 0.98) * MIB), units=2, gpus=2),
-            Offer(share=mig("1g.5gb", 4864), units=7, gpus=3),
+            Offer(share=mig("1g.5gb", 4864), units=7, gpus=1),
         ],
     ),
     "a MIG profile that only its label describes": (
@@ -165,17 +165,42 @@ REFUSALS = {
         Reason.TIME_SLICED,
         "nvidia.com/mig-1g.5gb.shared is time-sliced",
     ),
-    "MIG's single strategy": (
-        a_node("n", product=f"{A100_40}-MIG-1g.5gb", resources={GPU: 7}),
+    "MIG's single strategy with GPUs that are not cut alike": (
+        a_node("n", product=f"{A100_40}-MIG-INVALID", resources={GPU: 0}, labels={"nvidia.com/gpu.count": "0"}),
         Reason.SINGLE_STRATEGY_MIG,
-        "node n: MIG's single strategy advertises slices as nvidia.com/gpu; set mig.strategy=mixed",
+        "that there are others or none; cut all its GPUs alike, or set mig.strategy=mixed",
     ),
     "MIG's single strategy, time-sliced": (
         a_node(
             "n", product=f"{A100_40}-MIG-1g.5gb-SHARED", resources={GPU: 14}, labels={"nvidia.com/gpu.replicas": "2"}
         ),
-        Reason.SINGLE_STRATEGY_MIG,
-        "set mig.strategy=mixed",
+        Reason.TIME_SLICED,
+        "node n: nvidia.com/gpu is time-sliced, which bounds nothing",
+    ),
+    "MIG's single strategy, where only the product's suffix tells": (
+        a_node("n", product=f"{A100_40}-MIG-1g.5gb-SHARED", resources={GPU: 14}),
+        Reason.TIME_SLICED,
+        "node n: nvidia.com/gpu is time-sliced",
+    ),
+    "MIG's single strategy, renamed": (
+        a_node("n", product=f"{A100_40}-MIG-1g.5gb", resources={SHARED: 14}),
+        Reason.TIME_SLICED,
+        "node n: nvidia.com/gpu.shared is time-sliced",
+    ),
+    "MIG's single strategy with a profile that nobody knows": (
+        a_node("n", product=f"{A100_40}-MIG-9g.9gb", resources={GPU: 7}),
+        Reason.UNKNOWN_GPU,
+        "node n: the memory of nvidia.com/gpu is neither labelled nor in the catalogue",
+    ),
+    "a MIG resource whose strategy label alone tells": (
+        a_node(
+            "n",
+            product=A100_40,
+            resources={"nvidia.com/mig-1g.5gb": 8},
+            labels={"nvidia.com/mig-1g.5gb.sharing-strategy": "time-slicing"},
+        ),
+        Reason.TIME_SLICED,
+        "node n: nvidia.com/mig-1g.5gb is time-sliced",
     ),
     "an unknown product": (
         a_node("n", product="Tesla-K80"),

@@ -117,7 +117,12 @@ def test_a_late_start_is_ended_and_the_next_one_follows() -> None:
         a_snapshot(deployments=(entry.deployment,), nodes=(mps_node("n"),), pods=(ended,)),
         now=NOW + timedelta(seconds=10),
     )
-    assert [(c.name, c.record.attempt, c.record.replaces) for c in creates(plan(later))] == [("qwen-1", 2, "qwen-0")]
+    assert [(c.name, c.record.attempt) for c in creates(plan(later))] == [("qwen-1", 1)], (
+        "who has not failed goes first"
+    )
+    second = a_pod(creates(result)[0], ready=True)
+    (retry,) = creates(plan(replace(later, pods=(ended, second))))
+    assert (retry.name, retry.record.attempt, retry.record.replaces) == ("qwen-2", 2, "qwen-0")
 
 
 def test_names_never_collide_with_pods_of_an_earlier_object_of_that_name() -> None:

@@ -14,7 +14,7 @@ from random import Random
 import pytest
 
 from slmpack.domain.inventory import where
-from slmpack.domain.plan import ClusterPlan, CreatePod, DeletePod, EndPod
+from slmpack.domain.plan import ClusterPlan, CreatePod, DeletePod, EndPod, SetEngines
 from slmpack.domain.planner import plan_cluster
 from slmpack.domain.quantity import GIB
 from slmpack.domain.reasons import Reason
@@ -79,6 +79,8 @@ class World:
                     self._change(action.uid, deleting=True)
                 case EndPod():
                     self._change(action.uid, ended="NotReadyInTime")
+                case SetEngines():
+                    raise AssertionError("there are no packs here")
 
     def _change(self, uid: str, **changes: object) -> None:
         self.pods[uid] = replace(self.pods[uid], **changes)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from slmpack.domain.footprint import Footprint
 from slmpack.domain.prediction import Sharing
 from slmpack.domain.quantity import GIB, MIB
 from slmpack.domain.room import Room, make_room
-from slmpack.domain.sharing import MpsShare
+from slmpack.domain.sharing import cuda_total_bytes, limit_bytes
 from tests.unit.domain.test_cut import a_cut
 
 FOOTPRINT = Footprint(
@@ -36,8 +36,7 @@ def test_budget_and_context_lie_inside_the_share_and_the_cache_is_whole_blocks()
         cut = a_cut(sharing, replicas)
         found = room(cut)
         assert found.shortfall is None
-        total = cut.share.gpu_memory_bytes if isinstance(cut.share, MpsShare) else cut.share.memory_bytes
-        limit = cut.share.limit_bytes if isinstance(cut.share, MpsShare) else cut.share.memory_bytes
+        total, limit = cuda_total_bytes(cut.share), limit_bytes(cut.share)
         assert found.requested_bytes == int(found.gpu_memory_utilization * total)
         assert found.requested_bytes + FOOTPRINT.outside_bytes <= limit
         assert found.gpu_memory_utilization == round(found.gpu_memory_utilization, 3) <= 0.92

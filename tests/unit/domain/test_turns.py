@@ -76,6 +76,9 @@ def test_an_end_waits_while_a_neighbour_starts() -> None:
     assert not Turns(pods=(STARTING, other), ending=("other",)).may_end(delete(other)), (
         "a namesake elsewhere is a neighbour"
     )
+    both = Turns(pods=(STARTING, READY), ending=("ready", STARTING.uid))
+    assert both.may_end(delete(STARTING))
+    assert not both.may_end(delete(READY)), "not before the one that starts has gone"
 
 
 def test_ends_that_wait_for_nobody() -> None:

@@ -8,10 +8,11 @@ import pytest
 
 from slmpack.api.pod_spec import PodSpec
 from slmpack.api.v1alpha1 import SLMDeploymentSpec
-from slmpack.render.pod import render_pod
+from slmpack.domain.snapshot import Key
+from slmpack.render.pack_children import PackPod, pack_account, pack_children
 from slmpack.render.service import render_service
 from tests.support.golden import FOLDER, Golden
-from tests.support.render_cases import CASES, ENGINES, KNOBS, SPEC, a_demand, a_deployment
+from tests.support.render_cases import CASES, KNOBS, PACKS, SPEC, a_demand, a_deployment, render
 
 if TYPE_CHECKING:
     from slmpack.domain.plan import CreatePod
@@ -19,9 +20,26 @@ if TYPE_CHECKING:
 SERVICES = {"service": SPEC, "service-every-knob": KNOBS}
 
 
-@pytest.mark.parametrize(("name", "create"), CASES.items(), ids=CASES)
+PODS = {**CASES, **PACKS}
+CHILDREN = "pack-children"
+
+
+@pytest.mark.parametrize(("name", "create"), PODS.items(), ids=PODS)
 def test_pod(name: str, create: CreatePod, golden: Golden) -> None:
-    golden.check(name, render_pod(create, engines=ENGINES))
+    golden.check(name, render(create))
+
+
+def test_what_a_pack_needs_beside_its_pod(golden: Golden) -> None:
+    pod = PackPod(
+        key=Key(namespace="team-a", name="chat-0"),
+        uid="5a6a1d7e-6f0b-4f0e-8a53-2e1f5e0c9d10",
+        ip="10.1.2.3",
+        deployment="chat",
+        engines=3,
+        account="chat-pack",
+    )
+    made = [pack_account(a_deployment(), a_demand()), *pack_children(pod)]
+    golden.check(CHILDREN, {"apiVersion": "v1", "kind": "List", "items": made})
 
 
 @pytest.mark.parametrize(("name", "template"), SERVICES.items(), ids=SERVICES)
@@ -31,11 +49,11 @@ def test_service(name: str, template: dict[str, object], golden: Golden) -> None
 
 
 def test_no_file_is_left_over() -> None:
-    ours = {path.stem for path in FOLDER.glob("*.yaml") if path.stem.startswith(("pod", "service"))}
-    assert ours == {*CASES, *SERVICES}
+    ours = {path.stem for path in FOLDER.glob("*.yaml") if path.stem.startswith(("pack", "pod", "service"))}
+    assert ours == {*PODS, *SERVICES, CHILDREN}
 
 
-@pytest.mark.parametrize("create", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("create", PODS.values(), ids=PODS)
 def test_each_template_is_a_spec_that_the_api_takes(create: CreatePod) -> None:
     SLMDeploymentSpec.model_validate(create.demand.template)
 

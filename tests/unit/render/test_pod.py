@@ -17,15 +17,18 @@ from slmpack.render.pod import render_pod
 from slmpack.render.service import render_service
 from tests.support.render_cases import (
     CASES,
+    DRA,
     ENGINES,
     EXCLUSIVE,
     KNOBS,
     MIG,
     MPS,
+    PACK,
     SPEC,
     a_create,
     a_demand,
     a_deployment,
+    render,
 )
 
 MIB = 1024**2
@@ -48,10 +51,11 @@ def env(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("share", "restart", "own_shm"), [(EXCLUSIVE, "Always", True), (MIG, "Always", True), (MPS, "Never", False)]
+    ("share", "restart", "own_shm"),
+    [(EXCLUSIVE, "Always", True), (MIG, "Always", True), (MPS, "Never", False), (PACK, "Always", True)],
 )
 def test_each_kind_of_share(share: Share, restart: str, own_shm: bool) -> None:
-    manifest = pod(share)
+    manifest = render(a_create(share))
     assert manifest["spec"]["restartPolicy"] == restart
     assert ("/dev/shm" in {mount["mountPath"] for mount in container(manifest)["volumeMounts"]}) is own_shm
     assert container(manifest)["resources"]["limits"] == {share.resource: "1"}
@@ -67,6 +71,17 @@ def test_the_mps_limit_is_whole_mebibytes_and_never_above_the_share(limit: int, 
         active_thread_percentage=12,
     )
     assert gpu_env(share) == {"CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": text, "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "12"}
+
+
+def test_a_claim_brings_the_device() -> None:
+    manifest = pod(DRA)
+    (claim,) = manifest["spec"]["resourceClaims"]
+    resources = container(manifest)["resources"]
+    assert resources["claims"] == [{"name": claim["name"]}]
+    assert set(resources) == {"claims", "requests"}
+    assert set(resources["requests"]) == {"cpu", "memory"}
+    assert "resourceClaims" not in pod()["spec"]
+    assert "claims" not in container(pod())["resources"]
 
 
 def test_nothing_replaces_what_bounds_the_engine() -> None:

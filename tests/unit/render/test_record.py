@@ -7,10 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slmpack.domain.footprint import Footprint
+from slmpack.domain.pack import PackRecord
+from slmpack.domain.plan import SetEngines
+from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.snapshot import Key, ReplicaRecord
 from slmpack.render.names import common_labels
-from slmpack.render.record import parse_record, record_annotations
-from tests.support.render_cases import EXCLUSIVE, MIG, MPS, a_record
+from slmpack.render.record import engines_patch, parse_record, record_annotations
+from tests.support.render_cases import EXCLUSIVE, MIG, MPS, PACK, PACKS, a_record
 
 BYTES = st.integers(min_value=0, max_value=2**50)
 TEXT = st.text(min_size=1, max_size=20)
@@ -28,6 +31,12 @@ FOOTPRINTS = st.builds(
     non_kv_low_bytes=st.none() | BYTES,
     non_kv_high_bytes=st.none() | BYTES,
 )
+RUNNING = st.sets(st.integers(min_value=0, max_value=63)).map(lambda found: tuple(sorted(found)))
+PACKED = st.builds(
+    lambda more, running: PackRecord(engines=min(64, max(running, default=0) + more), running=running),
+    more=st.integers(min_value=1, max_value=64),
+    running=RUNNING,
+)
 RECORDS = st.builds(
     ReplicaRecord,
     deployment=st.builds(Key, namespace=TEXT, name=TEXT),
@@ -44,8 +53,9 @@ RECORDS = st.builds(
     max_num_seqs=st.none() | st.integers(min_value=1, max_value=2**20),
     attempt=st.integers(min_value=1, max_value=1000),
     replaces=st.text(),
+    pack=st.none() | PACKED,
 )
-KEYS = sorted(record_annotations(a_record(replaces="chat-1")))
+KEYS = sorted(record_annotations(a_record(PACK, replaces="chat-1")))
 
 
 def parse(annotations: dict[str, str], **changes: object) -> ReplicaRecord | None:
@@ -69,6 +79,71 @@ def test_keys_are_ours(share: object) -> None:
     written = record_annotations(a_record(share, replaces="chat-1"))  # type: ignore[arg-type]
     assert len(written) == 12
     assert all(key.startswith("slmpack.dev/") and value for key, value in written.items())
+
+
+PACK_RECORD = PACKS["pack"].record  # three engines, of which 0 and 2 are to run
+
+
+def test_a_pack_says_what_it_was_made_for_and_what_is_to_run() -> None:
+    written = record_annotations(PACK_RECORD)
+    assert (written["slmpack.dev/engines"], written["slmpack.dev/running"]) == ("3", "0,2")
+    found = parse(written)
+    assert found == PACK_RECORD
+    assert found is not None
+    assert found.replicas == 2
+
+
+def test_a_pack_that_runs_none_is_told_from_one_that_cannot_be_read() -> None:
+    idle = replace(PACK_RECORD, pack=PackRecord(engines=3, running=()))
+    assert parse(record_annotations(idle)) == idle
+
+
+@pytest.mark.parametrize(
+    "running",
+    [None, "", "0,", ",0", "0, 2", "2,0", "0,0", "3", "0,3", "-1", "00", "٣", "0;2", "[0,2]", "None", "9" * 30, "0\n"],
+)
+def test_a_pack_whose_running_engines_cannot_be_read_runs_them_all(running: str | None) -> None:
+    annotations = record_annotations(PACK_RECORD)
+    del annotations["slmpack.dev/running"]
+    if running is not None:
+        annotations["slmpack.dev/running"] = running
+    assert parse(annotations) == replace(PACK_RECORD, pack=PackRecord(engines=3, running=(0, 1, 2)))
+
+
+@pytest.mark.parametrize("engines", [None, "", "0", "three", "65", "-3", "9" * 30])
+def test_how_many_engines_is_said_twice(engines: str | None) -> None:
+    annotations = record_annotations(PACK_RECORD)
+    del annotations["slmpack.dev/engines"]
+    if engines is not None:
+        annotations["slmpack.dev/engines"] = engines
+    assert parse(annotations) == PACK_RECORD
+
+
+@pytest.mark.parametrize(("engines", "share"), [("", ""), ("0", "MpsPack of 0"), ("x", "MpsPack of 65")])
+def test_a_pack_that_nowhere_says_how_many_engines_it_has_is_no_record(engines: str, share: str) -> None:
+    annotations = {**record_annotations(PACK_RECORD), "slmpack.dev/engines": engines, "slmpack.dev/share": share}
+    assert parse(annotations) is None
+
+
+def test_a_stray_annotation_makes_no_pack() -> None:
+    assert parse({**record_annotations(a_record()), "slmpack.dev/running": "0,1"}) == a_record()
+
+
+@pytest.mark.parametrize("running", [(0, 1, 2), (1,), ()])
+def test_a_patch_is_read_back_as_it_was_meant(running: tuple[int, ...]) -> None:
+    action = SetEngines(
+        pod=Key(namespace="team-a", name="chat-0"),
+        uid="5a6a1d7e-6f0b-4f0e-8a53-2e1f5e0c9d10",
+        deployment=PACK_RECORD.deployment,
+        running=running,
+        recorded=False,
+        problem=Problem(reason=Reason.SCALED_UP, message="more replicas are wanted"),
+    )
+    metadata = engines_patch(action)["metadata"]
+    assert metadata["uid"] == action.uid
+    assert list(metadata["annotations"]) == ["slmpack.dev/running"]
+    found = parse({**record_annotations(PACK_RECORD), **metadata["annotations"]})
+    assert found == replace(PACK_RECORD, pack=PackRecord(engines=3, running=running))
 
 
 @pytest.mark.parametrize("missing", ["ordinal", "spec-hash", "node", "resource", "starts-alone"])
