@@ -138,6 +138,8 @@ class Supervisor:
     """The pod's ServiceAccount."""
     restarts: int
     ready: bool
+    published: int = 0
+    """How many of its engines are endpoints."""
 
 
 class Packs(Protocol):

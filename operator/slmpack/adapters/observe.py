@@ -7,6 +7,7 @@ in the cluster is not the number we hold: a watch that lapsed (410) never tells 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -142,7 +143,8 @@ class Observer:
         for feed in self._feeds.values():
             await feed.refresh(self._client, self._clock)
         if self._reports is not None:
-            await self._reports.refresh(supervisor for _, supervisor in self._packs())
+            published = Counter(it.pod_uid for it in self._slices.values() if it.ready)
+            await self._reports.refresh(replace(it, published=published[it.uid]) for _, it in self._packs())
 
     def handle(self, resource: Resource, kind: str | None, raw: Mapping[str, Any]) -> bool:
         """Take in an event of a watch; True if the planner should look. `kind` is None for what a watch starts with."""

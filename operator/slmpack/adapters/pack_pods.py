@@ -12,22 +12,21 @@ from slmpack.adapters.views import controller_uid
 from slmpack.domain.snapshot import Key, PodView
 from slmpack.ports import Supervisor
 from slmpack.render.names import NAME_LABEL, slice_name
-from slmpack.render.pack_children import SLICE_MANAGER, PackPod
+from slmpack.render.pack import CONTROL
+from slmpack.render.pack_children import MANAGED_BY, SLICE_MANAGER, PackPod
 
 __all__ = ["SLICES", "SliceRecord", "bare_pack", "read_slice", "read_supervisor"]
 
-MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 SLICES = f"{NAME_LABEL},{MANAGED_BY}={SLICE_MANAGER}"
 """Selects ours: Kubernetes' own slices of our Services carry the Services' labels, so ours too."""
-CONTROL = "control"
-"""Name of the supervisor's port."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceRecord:
-    """Whose slice it is. What is in it, the supervisor writes: that concerns no plan."""
+    """Whose slice it is, and whether its engine is an endpoint, as the supervisor writes it."""
 
     pod_uid: str
+    ready: bool = False
 
 
 def read_supervisor(raw: Mapping[str, Any]) -> Supervisor | None:
@@ -58,7 +57,11 @@ def read_slice(raw: Mapping[str, Any]) -> SliceRecord | None:
     if (meta.get("labels") or {}).get(MANAGED_BY) != SLICE_MANAGER:
         return None
     owners = (owner for owner in meta.get("ownerReferences") or () if owner.get("kind") == PODS.kind)
-    return SliceRecord(pod_uid=next((str(owner.get("uid") or "") for owner in owners), ""))
+    conditions = (endpoint.get("conditions") or {} for endpoint in raw.get("endpoints") or ())
+    return SliceRecord(
+        pod_uid=next((str(owner.get("uid") or "") for owner in owners), ""),
+        ready=any(condition.get("ready") for condition in conditions),
+    )
 
 
 def bare_pack(pod: PodView, supervisor: Supervisor, slices: KindStore[SliceRecord]) -> PackPod | None:

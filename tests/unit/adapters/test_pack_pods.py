@@ -204,6 +204,23 @@ async def test_without_packs_no_slice_is_listed_and_none_is_missed() -> None:
     assert world.observer.bare_packs() == ()
 
 
+async def test_an_engine_that_became_an_endpoint_or_left_makes_its_pack_another_to_ask() -> None:
+    """What asks a supervisor at once is that its Supervisor has changed."""
+    world = World()
+    ready = _slice("m-0-e0") | {"endpoints": [{"addresses": ["10.0.0.7"], "conditions": {"ready": True}}]}
+    leaving = _slice("m-0-e1") | {"endpoints": [{"addresses": ["10.0.0.7"], "conditions": {"ready": False}}]}
+    await world.see(_pod(), slices=[ready, leaving])
+    assert [it.published for it in world.reports.asked] == [1]
+    came = leaving | _version(leaving, "200") | {"endpoints": ready["endpoints"]}
+    assert world.observer.handle(ENDPOINT_SLICES, "MODIFIED", came)
+    await world.observer.refresh()
+    assert [it.published for it in world.reports.asked] == [2]
+    left = leaving | _version(leaving, "300") | {"endpoints": None}
+    assert world.observer.handle(ENDPOINT_SLICES, "MODIFIED", left)
+    await world.observer.refresh()
+    assert [it.published for it in world.reports.asked] == [1]
+
+
 def test_only_slices_of_ours_are_seen() -> None:
     assert read_slice(_slice("m-0-e0", manager="endpointslice-controller.k8s.io")) is None
     assert read_slice({"metadata": {"name": "x"}}) is None
