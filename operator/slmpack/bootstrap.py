@@ -142,36 +142,37 @@ class _Operator:
         client.on_date = clock.agree_with
         self._wake = Wake(pace)
         self.hub = HubModels(config.hub, wake=self._wake.set, clock=clock)
-        key = PackKey(client, namespace=config.where_the_lease_is)
-        self.packs = PackClient(key, wake=self._wake.set, clock=clock, proxy=config.pod_proxy)
+        self.packs = PackClient(
+            PackKey(client, namespace=config.where_the_lease_is),
+            wake=self._wake.set,
+            clock=clock,
+            proxy=config.pod_proxy,
+        )
         self._observer = Observer(
             client,
-            scope=Scope(namespace=config.namespace, nodes=config.nodes, packs=config.supervisor_image is not None),
+            scope=Scope(namespace=config.namespace, nodes=config.nodes, packs=config.makes_packs),
             models=BundledFirst(self.hub) if config.bundled_models else self.hub,
             engines=policy.engines,
             clock=clock,
             packs=self.packs,
         )
-        self._lease = LeaseLock(
-            client,
-            namespace=config.where_the_lease_is,
-            name=_lease_name(config),
-            identity=_identity(config),
-            clock=clock,
-        )
-        cluster = KubeCluster(client, self._observer)
-        executor = Executor(
-            cluster,
-            packs=self.packs,
-            leadership=self._lease,
-            engines=policy.engines,
-            supervisor_image=policy.supervisor_image,
-            clock=clock,
-            telemetry=telemetry,
-        )
-        parts = Parts(
+        self._lease = _lease(client, config, clock)
+        self._loop = PlannerLoop(self._parts(policy, clock, telemetry), wake=self._wake, pace=pace)
+        self.health = HealthServer(self._loop, metrics=telemetry.text)
+
+    def _parts(self, policy: Policy, clock: SystemClock, telemetry: PrometheusTelemetry) -> Parts:
+        cluster = KubeCluster(self._client, self._observer)
+        return Parts(
             world=self._observer,
-            executor=executor,
+            executor=Executor(
+                cluster,
+                packs=self.packs,
+                leadership=self._lease,
+                engines=policy.engines,
+                supervisor_image=policy.supervisor_image,
+                clock=clock,
+                telemetry=telemetry,
+            ),
             reporter=Reporter(cluster, leadership=self._lease, clock=clock, telemetry=telemetry),
             leadership=self._lease,
             policy=policy,
@@ -179,8 +180,6 @@ class _Operator:
             telemetry=telemetry,
             jitter=random.random,
         )
-        self._loop = PlannerLoop(parts, wake=self._wake, pace=pace)
-        self.health = HealthServer(self._loop, metrics=telemetry.text)
 
     async def ask(self) -> tuple[str, ...]:
         """What the operator needs and the cluster lacks or forbids. Raises PortError where there is no answer."""
@@ -189,7 +188,7 @@ class _Operator:
             self._client,
             namespace=self._config.namespace,
             lease_namespace=self._config.where_the_lease_is,
-            packs=self._config.supervisor_image is not None,
+            packs=self._config.makes_packs,
             claims=self._claims,
         )
 
@@ -261,8 +260,7 @@ class _Operator:
         )
 
     def _kinds_of_packs(self, loop: asyncio.AbstractEventLoop) -> tuple[Kind, ...]:
-        packs = self._config.supervisor_image is not None
-        return (self._kind(loop, ENDPOINT_SLICES, label=NAME_LABEL),) if packs else ()
+        return (self._kind(loop, ENDPOINT_SLICES, label=NAME_LABEL),) if self._config.makes_packs else ()
 
     def _kind(self, loop: asyncio.AbstractEventLoop, resource: Resource, *, label: str | None = None) -> Kind:
         def handle(event: str | None, raw: Mapping[str, Any]) -> None:
@@ -294,6 +292,11 @@ class _Operator:
 def _call_soon(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
     with contextlib.suppress(RuntimeError):  # the planner's loop has closed already
         loop.call_soon_threadsafe(work)
+
+
+def _lease(client: KubeClient, config: OperatorConfig, clock: SystemClock) -> LeaseLock:
+    where = config.where_the_lease_is
+    return LeaseLock(client, namespace=where, name=_lease_name(config), identity=_identity(config), clock=clock)
 
 
 def _lease_name(config: OperatorConfig) -> str:

@@ -44,6 +44,11 @@ class OperatorConfig:
     """Answer from the configs that ship with slmpack before asking the Hub (the demo does)."""
 
     @property
+    def makes_packs(self) -> bool:
+        """Whether packs are made and looked after."""
+        return self.supervisor_image is not None
+
+    @property
     def nodes(self) -> Selector:
         """`node_selector`, parsed; ValueError where it cannot be."""
         return parse_selector(self.node_selector)

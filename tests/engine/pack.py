@@ -52,7 +52,7 @@ STAND_INS = {
     "probe and NVML": "answer for a GPU of 80 GiB, so a limit is seen because they say so",
     "API server": "knows these EndpointSlices only; the operator's own renderer wrote them",
     "container": "a session and TMPDIR of its own, but no namespaces: the supervisor is not process 1",
-    "ports, paths": "in SLMPACK_PACK as in the arguments of a replica; what it listens on is 127.0.0.1's for its control",
+    "ports, paths": "those in SLMPACK_PACK are changed as in a replica's arguments; the control API listens on 127.0.0.1 only",
 }
 """What is not real here, and what it is instead."""
 

@@ -10,6 +10,8 @@ import random
 import struct
 from typing import TYPE_CHECKING, Any
 
+from tests.gpu.model_folder import byte_tokenizer, spelled_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -46,7 +48,8 @@ def write_tiny_model(folder: Path, *, seed: int = 20261121) -> None:
     """Write config.json, the weights and the tokenizer into `folder`; the same seed gives the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(CONFIG, indent=2), encoding="utf-8")
-    (folder / "tokenizer.json").write_text(json.dumps(_tokenizer(), ensure_ascii=False), encoding="utf-8")
+    tokenizer = byte_tokenizer(spelled_bytes(), special=SPECIAL_TOKENS)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(_tokenizer_config(), indent=2), encoding="utf-8")
     (folder / "model.safetensors").write_bytes(_weights(random.Random(seed)))
 
@@ -92,47 +95,6 @@ def _bfloat16(values: list[float]) -> bytes:
     upper = bytearray(2 * len(values))
     upper[0::2], upper[1::2] = single[2::4], single[3::4]
     return bytes(upper)
-
-
-def _tokenizer() -> dict[str, Any]:
-    """One token a byte, in the spelling of byte-level BPE, and no merges."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    spelled = {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
-    special = [
-        {
-            "id": 256 + n,
-            "content": text,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": True,
-        }
-        for n, text in enumerate(SPECIAL_TOKENS)
-    ]
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": special,
-        "normalizer": None,
-        "pre_tokenizer": byte_level,
-        "post_processor": None,
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "vocab": {spelled[byte]: byte for byte in range(256)},
-            "merges": [],
-        },
-    }
 
 
 def _tokenizer_config() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import select
 import subprocess
 import sys
@@ -10,9 +9,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from slmpack.supervisor.attachment import ProbeResult, judge_probe
+from slmpack.supervisor.attachment import judge_probe, parse_probe
 from tests.gpu.lab import Daemon, Lab, python_for, run_as
 from tests.gpu.limits import MIB
 
@@ -61,16 +60,11 @@ def detect(lab: Lab, daemon: Daemon, *, env: Mapping[str, str], limit_mib: int, 
 def judge_answer(line: bytes, *, limit_mib: int, listed: bool, device_free: int) -> Found:
     """The supervisor's rule over the probe's line."""
     try:
-        fields: Mapping[str, Any] = json.loads(line)
-    except ValueError:
-        return Found(attached=False, message="the probe ended without an answer")
-    if fields.get("error"):
-        return Found(attached=False, message=f"the probe could not use the GPU: {fields['error']}")
-    seen = ProbeResult(
-        free_bytes=fields["freeBytes"], total_bytes=fields["totalBytes"], allocation_code=fields["allocationCode"]
-    )
+        seen = parse_probe(line)
+    except ValueError as error:
+        return Found(attached=False, message=str(error))
     judged = judge_probe(seen, limit_bytes=limit_mib * MIB, listed=listed, device_free=device_free)
-    return Found(attached=bool(judged.attached), message=judged.message)
+    return Found(attached=judged.attached, message=judged.message)
 
 
 def _install(lab: Lab) -> Path:

@@ -7,10 +7,11 @@ token ids. Nothing is downloaded.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CONFIGS", "read_config", "tokenizer", "write_model_folder"]
+__all__ = ["CONFIGS", "byte_tokenizer", "read_config", "spelled_bytes", "tokenizer", "write_model_folder"]
 
 CONFIGS = Path(__file__).parents[2] / "operator" / "slmpack" / "data" / "configs"
 END = "<|end|>"
@@ -46,21 +47,33 @@ def write_model_folder(folder: Path, *, config: dict[str, Any]) -> None:
 
 
 def tokenizer(size: int) -> dict[str, Any]:
-    """tokenizer.json with `size` ids: the bytes in the spelling of byte-level BPE, fillers, and one special token."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    spelled = [*map(chr, printable), *(chr(256 + n) for n in range(len(others)))]
+    """tokenizer.json with `size` ids: the bytes, fillers, and one special token."""
+    spelled = spelled_bytes()
     if size <= len(spelled):
         raise ValueError(f"vocab_size is {size}; a byte tokenizer needs more than {len(spelled)}")
     fillers = [f"t{n}" for n in range(len(spelled), size - 1)]
+    return byte_tokenizer([*spelled, *fillers], special=[END])
+
+
+def spelled_bytes() -> list[str]:
+    """Each byte in the spelling of byte-level BPE, by its value."""
+    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]
+
+
+def byte_tokenizer(vocabulary: Sequence[str], *, special: Sequence[str]) -> dict[str, Any]:
+    """tokenizer.json of a byte-level BPE without merges; the special tokens' ids follow the vocabulary's."""
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    end = {"id": size - 1, "content": END, "special": True, "normalized": False}
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{**end, **flags}],
+        "added_tokens": [
+            {"id": number, "content": text, "special": True, **flags}
+            for number, text in enumerate(special, start=len(vocabulary))
+        ],
         "normalizer": None,
         "pre_tokenizer": byte_level,
         "post_processor": None,
@@ -73,7 +86,7 @@ def tokenizer(size: int) -> dict[str, Any]:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "vocab": {text: n for n, text in enumerate([*spelled, *fillers])},
+            "vocab": {text: number for number, text in enumerate(vocabulary)},
             "merges": [],
         },
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from slmpack.supervisor.attachment import ProbeResult, judge_probe, judge_tree
+from slmpack.supervisor.attachment import ProbeResult, judge_probe, judge_tree, parse_probe
 from slmpack.supervisor.config import MIB, ConfigError, parse_pack
 from slmpack.supervisor.cores import split_cores
 from slmpack.supervisor.device import DeviceReading, engine_bytes, parse_reading
@@ -142,6 +142,27 @@ def test_what_a_probe_proves(
     )
     assert found.attached is attached
     assert said in found.message
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"", "ended without an answer"),
+        (b"libcuda says hello\n", "Expecting value"),
+        (b"5\n", "not subscriptable"),
+        (b'{"error": "cuInit failed with CUDA error 805"}\n', "could not use the GPU: cuInit"),
+        (b'{"freeBytes": 1, "totalBytes": null, "allocationCode": 2}\n', "NoneType"),
+        (b'{"freeBytes": 1, "totalBytes": 2}\n', "allocationCode"),
+    ],
+)
+def test_a_probe_that_says_something_else(line: bytes, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse_probe(line)
+
+
+def test_what_a_probe_says_is_read() -> None:
+    seen = parse_probe(b'{"freeBytes": 1, "totalBytes": 2, "allocationCode": 3}\n')
+    assert seen == ProbeResult(free_bytes=1, total_bytes=2, allocation_code=3)
 
 
 def test_a_tree_is_attached_if_one_of_it_is_a_client() -> None:

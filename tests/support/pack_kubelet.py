@@ -20,8 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +28,7 @@ from urllib.parse import urlsplit
 from slmpack.devcluster.worker import Timing
 from tests.support.operator import SOURCE, eventually, playing_nodes
 from tests.support.pack_fakes.bench import INTERVALS, install_fakes
+from tests.support.pack_fakes.outside import ask, processes_of
 from tests.support.pod_proxy import PodNetwork, PodProxy
 
 if TYPE_CHECKING:
@@ -251,26 +250,11 @@ class Pack:
 
     def processes(self) -> dict[int, str]:
         """What runs of this pod, by its state folder in the environment."""
-        if self._folder is None:
-            return {}
-        mark = f"FAKE_PACK_STATE={self._folder}".encode()
-        found: dict[int, str] = {}
-        for path in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if path.name.isdecimal() and mark in (path / "environ").read_bytes().split(b"\0"):
-                    found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        return {pid: command for pid, command in found.items() if command}
+        return {} if self._folder is None else processes_of(self._folder)
 
     def ask(self, port: int, path: str, *, method: str = "GET") -> int:
         """The status of one request to an engine, or to the supervisor. OSError if there is none."""
-        data = b"{}" if method == "POST" else None
-        request = urllib.request.Request(f"http://{self.host}:{port}{path}", data=data, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=30) as response:
-                return int(response.status)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code
+        return ask(f"http://{self.host}:{port}{path}", method=method)
 
 
 class Packs:

@@ -30,6 +30,7 @@ from slmpack.domain.sharing import (
 from slmpack.domain.snapshot import Demand, DeploymentView, Key, ModelUnknown, ReplicaRecord
 from slmpack.domain.spec_hash import spec_hash
 from slmpack.render.names import pod_name
+from slmpack.render.pack_children import PackPod
 from slmpack.render.pod import render_pod
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ __all__ = [
     "PACK",
     "PACKS",
     "PACK_KNOBS",
+    "PACK_POD",
     "SPEC",
     "SUPERVISOR",
     "TOKEN_HASH",
@@ -58,6 +60,14 @@ __all__ = [
 ]
 
 GIB = 1024**3
+PACK_POD = PackPod(
+    key=Key(namespace="team-a", name="chat-0"),
+    uid="5a6a1d7e-6f0b-4f0e-8a53-2e1f5e0c9d10",
+    ip="10.1.2.3",
+    deployment="chat",
+    engines=3,
+    account="chat-pack",
+)
 EXCLUSIVE = Exclusive(resource="nvidia.com/gpu", memory_bytes=22 * GIB)
 MIG = MigSlice(resource="nvidia.com/mig-1g.10gb", profile="1g.10gb", memory_bytes=9 * GIB)
 MPS = MpsShare(

@@ -40,7 +40,8 @@ class Feed:
     store: KindStore[Any]
     beside: tuple[KindStore[Any], ...] = ()
     """Fed with the same objects."""
-    params: Mapping[str, str] | None = None
+    label: str = ""
+    """Only objects that this selector selects, which the API server cannot count; empty: all."""
     optional: bool = False
     """Whether the API server may well not serve it."""
     absent: str = ""
@@ -53,8 +54,6 @@ class Feed:
     """Count at once, and believe it: the watch has begun anew."""
     miscounted: bool = False
     """Whether the last count was another than ours."""
-    counts: bool = True
-    """Whether the API server can count it: not with a selector."""
 
     @property
     def complete(self) -> bool:
@@ -69,7 +68,7 @@ class Feed:
     async def _is_due(self, client: Lister, *, now: float) -> bool:
         if self.suspect or self.listed_at is None or now - self.listed_at >= RELIST_SECONDS:
             return True
-        if self.absent or not self.counts or not (self.uncounted or now - self.counted_at >= COUNT_SECONDS):
+        if self.absent or self.label or not (self.uncounted or now - self.counted_at >= COUNT_SECONDS):
             return False
         sure, self.uncounted, self.counted_at = self.uncounted or self.miscounted, False, now
         there = await client.count(self.path)
@@ -85,7 +84,7 @@ class Feed:
     async def _list(self, client: Lister, *, started: float) -> None:
         self.suspect = True
         try:
-            items, version = await client.list(self.path, self.params)
+            items, version = await client.list(self.path, {"labelSelector": self.label} if self.label else None)
         except (NotFound, Forbidden) as error:
             if not self.optional:
                 raise

@@ -102,36 +102,26 @@ class Observer:
         self._profiles: KindStore[ProfileRecord] = KindStore(read_profiles)
         self._supervisors: KindStore[Supervisor] = KindStore(read_supervisor)
         self._slices: KindStore[SliceRecord] = KindStore(read_slice)
-        mine = scope.namespace
         self._dra = DraStores(chosen=lambda node: _chosen(node, scope.nodes))
-        self._feeds = {
+        self._feeds = self._feeds_of(scope)
+        self._demands: dict[str, tuple[object, Demand | Rejected]] = {}
+        self._bugs: dict[str, Rejected] = {}
+
+    def _feeds_of(self, scope: Scope) -> dict[Resource, Feed]:
+        mine = scope.namespace
+        feeds = {
             NODES: Feed(path=NODES.path(), store=self._nodes, beside=(self._dra.other_nodes,)),
             PRIORITY_CLASSES: Feed(path=PRIORITY_CLASSES.path(), store=self._priorities),
             SLM_DEPLOYMENTS: Feed(path=SLM_DEPLOYMENTS.path(namespace=mine), store=self._deployments),
-            SERVICES: Feed(
-                path=SERVICES.path(namespace=mine),
-                store=self._services,
-                params={"labelSelector": NAME_LABEL},
-                counts=False,
-            ),
-            CONFIG_MAPS: Feed(
-                path=CONFIG_MAPS.path(namespace=mine),
-                store=self._profiles,
-                params={"labelSelector": PROFILE_LABEL},
-                counts=False,
-            ),
+            SERVICES: Feed(path=SERVICES.path(namespace=mine), store=self._services, label=NAME_LABEL),
+            CONFIG_MAPS: Feed(path=CONFIG_MAPS.path(namespace=mine), store=self._profiles, label=PROFILE_LABEL),
             PODS: Feed(path=PODS.path(), store=self._pods, beside=(self._bystanders, self._supervisors)),
             **self._dra.feeds,
         }
         if scope.packs:
-            self._feeds[ENDPOINT_SLICES] = Feed(
-                path=ENDPOINT_SLICES.path(namespace=mine),
-                store=self._slices,
-                params={"labelSelector": SLICES},
-                counts=False,
-            )
-        self._demands: dict[str, tuple[object, Demand | Rejected]] = {}
-        self._bugs: dict[str, Rejected] = {}
+            path = ENDPOINT_SLICES.path(namespace=mine)
+            feeds[ENDPOINT_SLICES] = Feed(path=path, store=self._slices, label=SLICES)
+        return feeds
 
     @property
     def complete(self) -> bool:

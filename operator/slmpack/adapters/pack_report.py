@@ -7,17 +7,19 @@ from typing import Annotated, Literal
 from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from slmpack.domain.pack import EngineReport, EngineState, PackReport
+from slmpack.domain.pack import MOST_ENGINES, EngineReport, EngineState, PackReport
 
 __all__ = ["read_report"]
 
-MOST_ENGINES = 64
-"""As many as a supervisor takes."""
 LONGEST_REASON = 64
 LONGEST_MESSAGE = 1024
 """Both end up in status, and whoever runs in the pod may have written them."""
 
+LARGEST = 2**63 - 1
+"""Of any number: what Kubernetes itself takes, and what can still be divided."""
+
 Index = Annotated[int, Field(ge=0, lt=MOST_ENGINES)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
 
 
 class _Partial(BaseModel):
@@ -31,10 +33,10 @@ class _Engine(_Partial):
     state: EngineState
     attached: bool | None
     attached_message: str = ""
-    restarts: Annotated[int, Field(ge=0)] = 0
+    restarts: Count = 0
     reason: str = ""
     message: str = ""
-    device_bytes: Annotated[int, Field(ge=0)] | None = None
+    device_bytes: Count | None = None
 
 
 class _Report(_Partial):

@@ -118,6 +118,7 @@ def plan(**options: Any) -> int:  # noqa: ANN401 - click checks them
 
     if options["kubeconfig"] and not options["cluster"]:
         raise click.UsageError("--kubeconfig needs --cluster")
+    options["supervisor_image"] = _image(options["supervisor_image"])
     files = options.pop("files")
     return answer_plan(files, **options)
 

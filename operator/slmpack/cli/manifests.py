@@ -167,6 +167,9 @@ def _manifest(obj: object, *, place: str, folder: Path) -> Manifest:
             raise BadFileError(f"{place}: the {kind} has no metadata.name; give it one")
         if not isinstance(meta.get("namespace") or "", str):
             raise BadFileError(f"{place}: metadata.namespace must be a string (put it in quotes)")
+        wrong = next((part for part in ("spec", "status") if not isinstance(obj.get(part) or {}, dict)), None)
+        if wrong is not None:
+            raise BadFileError(f"{place}: {wrong} of the {kind} must be a mapping of fields")
     return Manifest(place=place, folder=folder, kind=kind, body=obj)
 
 

@@ -117,8 +117,10 @@ def _offers(answer: Answer) -> list[str]:
         if state.counts:
             running.setdefault(state.share, []).append(state.node)
     lines += [f"{len(nodes)} x {share} running or starting, on {_names(nodes)}" for share, nodes in running.items()]
+    demand = plan.deployment.demand
+    stated = isinstance(demand, Demand) and demand.max_per_gpu is not None
     if plan.per_gpu > 1:
-        lines.append(f"{plan.per_gpu} fit and pay on one GPU")
+        lines.append(f"{plan.per_gpu} {'on one GPU, as maxPerGPU asks' if stated else 'fit and pay on one GPU'}")
     return lines
 
 

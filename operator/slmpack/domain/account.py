@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
-from slmpack.domain.board import Board, Candidate, Want
+from slmpack.domain.board import Board, Candidate, Room, Want
 from slmpack.domain.case import Case, World
 from slmpack.domain.choice import Choice
 from slmpack.domain.inventory import where
@@ -22,7 +23,7 @@ from slmpack.domain.plan import (
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.replica_states import states_of
 from slmpack.domain.seats import replicas_of
-from slmpack.domain.sharing import describe_share, replicas_in
+from slmpack.domain.sharing import describe_share, kind_of, replicas_in
 from slmpack.domain.sizing import need_bytes
 from slmpack.domain.snapshot import Demand
 
@@ -100,14 +101,10 @@ def _fits(candidates: Sequence[Candidate], world: World) -> tuple[UsedFit, ...]:
 
 def _in_use(candidate: Candidate, case: Case, creates: Sequence[CreatePod]) -> bool:
     """Whether replicas are there, or come there, with a share of this kind."""
-    spot = (candidate.node, candidate.offer.resource, _kind(describe_share(candidate.share)))
+    spot = (candidate.node, candidate.offer.resource, kind_of(describe_share(candidate.share)))
     records = [(create.record.node, create.record) for create in creates]
     records += [(where(pod) or "", pod.record) for pod in case.pods if pod.record is not None]
-    return any((node, record.resource, _kind(record.share)) == spot for node, record in records)
-
-
-def _kind(share: str) -> str:
-    return share.partition(" ")[0]
+    return any((node, record.resource, kind_of(record.share)) == spot for node, record in records)
 
 
 def _per_gpu(candidate: Candidate) -> int:
@@ -120,10 +117,16 @@ def _per_gpu(candidate: Candidate) -> int:
 
 def _never(want: Want, demand: Demand, world: World) -> bool:
     """Whether even the empty cluster, every node uncordoned, Ready and advertising, would leave replicas unplaced."""
-    wants = [replace(want, id=n) for n in range(demand.replicas)]
     nodes = tuple(unhindered(node) for node in world.nodes)
     room = candidates_for(demand, want.need, nodes, world.policy)
     if any(problem.reason is Reason.NOT_ADVERTISED for problem in room.rejections):
         return False  # a device plugin that restarts advertises nothing for a while
-    board = Board(rooms={want.deployment: room}, nodes=nodes, pods=())
-    return not all(board.place(want) for want in wants)
+    by_node: dict[str, list[Candidate]] = {}
+    for candidate in room.candidates:
+        by_node.setdefault(candidate.node, []).append(candidate)
+    left = [replace(want, id=n) for n in range(demand.replicas)]
+    for node in (n for n in nodes if n.name in by_node):  # they are alike: far fewer steps than cluster-wide
+        here = Room(candidates=tuple(by_node[node.name]), rejections=())
+        board = Board(rooms={want.deployment: here}, nodes=(node,), pods=())
+        left = left[sum(1 for _ in takewhile(board.place, left)) :]
+    return bool(left)

@@ -34,6 +34,7 @@ _WORST_FIRST = (
     Reason.NOT_READY_IN_TIME,
     Reason.NODE_LOST,
     Reason.UNSCHEDULABLE,
+    Reason.SUPERVISOR_UNREACHABLE,
 )
 """Causes on a pod, as Ready ranks them; what merely waits comes last."""
 

@@ -128,10 +128,23 @@ def fit_pack(demand: Demand, need: Need, whole: Exclusive, gpu: GpuModel, policy
     if isinstance(engine, Problem):
         return _pack_of(last), _unknown(need, room_in(last.share, need, policy))
     ask, notes = _ask(demand, engine, gpu, policy)
-    found = decide_at(ask, last, policy=policy) if stated else decide_row(ask, row, policy=policy)
+    best = decide_row(ask, row[:MOST_REPLICAS], policy=policy)
+    found = decide_at(ask, last, policy=policy) if stated else best
     cut = found.part.cut
     pays = cut.replicas if stated or cut.replicas < most else None
-    return _pack_of(cut), _fit(demand, need, found, pays=pays, notes=notes)
+    return _pack_of(cut), _fit(demand, need, found, pays=pays, notes=(*notes, *_overruled(cut, best)))
+
+
+def _overruled(cut: Cut, best: Decision) -> tuple[str, ...]:
+    """What would have been chosen where spec.sharing.maxPerGPU asks for another number."""
+    if not isinstance(best.choice, Choice) or best.choice.replicas_per_gpu == cut.replicas:
+        return ()
+    pay = best.choice.replicas_per_gpu
+    return (f"spec.sharing.maxPerGPU asks for a pack of {cut.replicas}; by prediction {pay} {_pay(pay)} on this GPU.",)
+
+
+def _pay(count: int) -> str:
+    return "pays" if count == 1 else "pay"
 
 
 def _pack_of(cut: Cut) -> MpsPack:

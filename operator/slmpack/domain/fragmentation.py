@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from slmpack.domain.gpu import GpuModel
-from slmpack.domain.inventory import GPU, GPU_SHARED, GpuNode
+from slmpack.domain.inventory import GPU, GPU_SHARED, GpuNode, label_int
 from slmpack.domain.mig import compute_slices, find_profile, memory_slices
 from slmpack.domain.plan import GpuBar
 from slmpack.domain.sharing import MigSlice
@@ -53,9 +53,9 @@ def _listed(words: list[str]) -> str:
 
 def _gpus(node: GpuNode) -> int | None:
     """GPUs of the node, where they are labelled and none is handed out whole."""
-    text = node.view.labels.get("nvidia.com/gpu.count", "")
+    count = label_int(node.view.labels, "nvidia.com/gpu.count", 0)
     whole = node.view.allocatable.get(GPU, 0) + node.view.allocatable.get(GPU_SHARED, 0)
-    return int(text) if text.isascii() and text.isdigit() and int(text) and not whole else None
+    return count if count and not whole else None
 
 
 def _idle(gpu: GpuModel, used: list[tuple[str, int]], gpus: int) -> str:

@@ -17,12 +17,12 @@ from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.sharing import Exclusive, MigSlice, MpsShare, Unit
 from slmpack.domain.snapshot import NodeView, PodView
 
-__all__ = ["GpuNode", "Offer", "free_on", "read_nodes", "where"]
+__all__ = ["SINGLE", "GpuNode", "Offer", "free_on", "label_int", "read_nodes", "where"]
 
 GPU = "nvidia.com/gpu"
 GPU_SHARED = "nvidia.com/gpu.shared"
 MIG_PREFIX = "nvidia.com/mig-"
-_SINGLE, _INVALID = "-MIG-", "-MIG-INVALID"
+SINGLE, _INVALID = "-MIG-", "-MIG-INVALID"
 """In the product label under MIG's single strategy, before the profile; and where the GPUs are not cut alike."""
 
 MPS_SERVER_MIB = 1024
@@ -108,7 +108,7 @@ def _has_gpus(view: NodeView) -> bool:
 
 
 def _base_product(label: str) -> str:
-    return label.removesuffix("-SHARED").split(_SINGLE)[0]
+    return label.removesuffix("-SHARED").split(SINGLE)[0]
 
 
 def _read_node(view: NodeView, catalogue: GpuCatalogue) -> GpuNode:
@@ -163,8 +163,8 @@ def _read_resource(view: NodeView, gpu: GpuModel, resource: str) -> Offer | Prob
     if resource not in {GPU, GPU_SHARED}:
         return None
     product = view.labels.get("nvidia.com/gpu.product", "")
-    if _SINGLE in product:
-        return _read_mig(view, gpu, resource, product.removesuffix("-SHARED").split(_SINGLE)[1])
+    if SINGLE in product:
+        return _read_mig(view, gpu, resource, product.removesuffix("-SHARED").split(SINGLE)[1])
     return _read_gpu(view, gpu, resource, units)
 
 
@@ -174,7 +174,7 @@ def _read_mig(view: NodeView, gpu: GpuModel, resource: str, profile: str) -> Off
         message = f"node {view.name}: {resource} is time-sliced, which bounds nothing"
         return Problem(reason=Reason.TIME_SLICED, message=message)
     known = find_profile(gpu, profile)
-    labelled = _label_int(view.labels, f"{resource}.memory", 0) or None
+    labelled = label_int(view.labels, f"{resource}.memory", 0) or None
     sizes = [size for size in (known and known.memory_mib, labelled) if size]
     if not sizes:
         message = f"node {view.name}: the memory of {resource} is neither labelled nor in the catalogue"
@@ -187,7 +187,7 @@ def _is_sliced(view: NodeView, resource: str) -> bool:
     """Whether several pods get the same instance: the device plugin shares instances by time-slicing only."""
     labels = view.labels
     return (
-        _label_int(labels, f"{resource}.replicas", 1) > 1
+        label_int(labels, f"{resource}.replicas", 1) > 1
         or labels.get(f"{resource}.sharing-strategy", "none") != "none"
         or resource.endswith(".shared")
         or (resource == GPU and labels.get("nvidia.com/gpu.product", "").endswith("-SHARED"))
@@ -197,19 +197,19 @@ def _is_sliced(view: NodeView, resource: str) -> bool:
 def _gpus_with(view: NodeView, resource: str, profile: MigProfile | None) -> int:
     """Physical GPUs behind instances: `gpu.count` counts GPUs in the mixed strategy, instances in the single one."""
     units = view.allocatable[resource]
-    counted = _label_int(view.labels, "nvidia.com/gpu.count", 0)
+    counted = label_int(view.labels, "nvidia.com/gpu.count", 0)
     single = resource == GPU
     least = -(-max(units, counted if single else 0) // profile.max_instances) if profile is not None else 1
     if single:
         return least
-    replicas = max(1, _label_int(view.labels, "nvidia.com/gpu.replicas", 1))
+    replicas = max(1, label_int(view.labels, "nvidia.com/gpu.replicas", 1))
     whole = -(-(view.allocatable.get(GPU, 0) + view.allocatable.get(GPU_SHARED, 0)) // replicas)
     return max(least, min(units, counted - whole))
 
 
 def _read_gpu(view: NodeView, gpu: GpuModel, resource: str, units: int) -> Offer | Problem:
     labels = view.labels
-    replicas = _label_int(labels, "nvidia.com/gpu.replicas", 1)
+    replicas = label_int(labels, "nvidia.com/gpu.replicas", 1)
     strategy = labels.get("nvidia.com/gpu.sharing-strategy", "none")
     total_mib, cuda_mib = _gpu_memory(labels, gpu)
     if strategy == "mps" and replicas > 1:
@@ -250,10 +250,11 @@ def _withheld(view: NodeView, offer: Offer) -> tuple[Problem, ...]:
 def _gpu_memory(labels: Mapping[str, str], gpu: GpuModel) -> tuple[int, int]:
     """MiB of a whole GPU: what nvidia-smi says, and what CUDA reports. A label can only lower the catalogue's."""
     known = gpu.memory_total_mib
-    total = min(known, _label_int(labels, "nvidia.com/gpu.memory", 0) or known)
+    total = min(known, label_int(labels, "nvidia.com/gpu.memory", 0) or known)
     return total, gpu.cuda_total_mib if total == known else int(total * USABLE_FRACTION)
 
 
-def _label_int(labels: Mapping[str, str], key: str, default: int) -> int:
+def label_int(labels: Mapping[str, str], key: str, default: int) -> int:
+    """A label that is a whole number; `default` where it is missing or is none."""
     text = labels.get(key, "")
     return int(text) if text.isascii() and text.isdigit() else default

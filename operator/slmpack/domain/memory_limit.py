@@ -11,6 +11,7 @@ from itertools import groupby
 
 from slmpack.domain.plan import ReplicaState
 from slmpack.domain.reasons import Reason
+from slmpack.domain.sharing import kind_of
 
 __all__ = ["memory_limit", "replica_name"]
 
@@ -35,7 +36,8 @@ def memory_limit(replicas: Sequence[ReplicaState]) -> tuple[str, Reason, str]:
     """Status, reason and message of the condition, for the replicas that count."""
     if not replicas:
         return "Unknown", Reason.NOTHING_RUNS, "no replica runs"
-    groups = groupby(sorted(replicas, key=lambda state: (_kind(state), replica_name(state))), key=_kind)
+    ordered = sorted(replicas, key=lambda state: (kind_of(state.share), replica_name(state)))
+    groups = groupby(ordered, key=lambda state: kind_of(state.share))
     found = [(kind, *_judge(kind, list(members))) for kind, members in groups]
     reason = min((entry[2] for entry in found), key=_WEAKEST_FIRST.index)
     words = [text if len(found) == 1 else f"{count} {kind}: {text}" for kind, count, _, text in found]
@@ -45,11 +47,6 @@ def memory_limit(replicas: Sequence[ReplicaState]) -> tuple[str, Reason, str]:
 def replica_name(state: ReplicaState) -> str:
     """The pod's name, and of a pack the engine."""
     return state.pod.name if state.engine is None else f"{state.pod.name} engine {state.engine}"
-
-
-def _kind(state: ReplicaState) -> str:
-    """The first word of `describe_share`."""
-    return state.share.split(" ")[0]
 
 
 def _judge(kind: str, replicas: Sequence[ReplicaState]) -> tuple[int, Reason, str]:

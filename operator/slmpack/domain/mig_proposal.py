@@ -15,7 +15,7 @@ from datetime import datetime
 from slmpack.domain.board import Candidate, Room, Want
 from slmpack.domain.case import World, open_cases
 from slmpack.domain.gpu import GpuModel
-from slmpack.domain.inventory import MIG_PREFIX, GpuNode, Offer
+from slmpack.domain.inventory import MIG_PREFIX, SINGLE, GpuNode, Offer, label_int
 from slmpack.domain.mig_layout import Layout, layouts_of, stock_name
 from slmpack.domain.packing import candidates_for, pack, unhindered
 from slmpack.domain.quantity import MIB
@@ -273,10 +273,9 @@ _BESIDE = ("cpu", "memory", "pods")
 
 def _gpus_of(node: GpuNode) -> tuple[int, bool]:
     """How many GPUs the node has, and whether it may have more: in the single strategy `gpu.count` counts instances."""
-    label = node.view.labels.get("nvidia.com/gpu.count", "")
-    single = "-MIG-" in node.view.labels.get("nvidia.com/gpu.product", "")
-    if not single and label.isascii() and label.isdigit() and int(label):
-        return int(label), False
+    count = label_int(node.view.labels, "nvidia.com/gpu.count", 0)
+    if count and SINGLE not in node.view.labels.get("nvidia.com/gpu.product", ""):
+        return count, False
     whole = bool(node.offers) and all(isinstance(offer.share, Exclusive) for offer in node.offers)
     return max((offer.gpus for offer in node.offers), default=1), not whole
 

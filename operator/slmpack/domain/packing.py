@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from slmpack.domain.board import Board, Candidate, Cap, Room, Want
 from slmpack.domain.choice import BoundsNotKept
 from slmpack.domain.fit import Fit, Kind, fit_pack, fit_share
-from slmpack.domain.inventory import GpuNode, Offer
+from slmpack.domain.inventory import GpuNode, Offer, where
 from slmpack.domain.quantity import format_bytes
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.sharing import (
@@ -103,7 +103,7 @@ def pack(
     board = Board(rooms=rooms, nodes=nodes, pods=pods)
     _fill(board, wants, board.place)
     full = _fill(board, wants, board.place_directly)  # replicas that stepped aside may have left CPU or memory behind
-    problems = {key: _explain(want, rooms[key], board, policy) for key, want in full.items()}
+    problems = {key: _explain(want, rooms[key], board, pods, policy) for key, want in full.items()}
     packed = tuple(
         Packed(
             want=want,
@@ -189,8 +189,8 @@ def _judge_pack(  # noqa: PLR0913, PLR0917 - as its sibling's, and the whole GPU
 ) -> Candidate | Problem:
     if policy.supervisor_image is None:
         message = (
-            f"node {node.name} has whole GPUs, but the operator runs without --supervisor-image, which packs need; "
-            "set it, or use another spec.sharing.mode"
+            f"node {node.name} has whole GPUs, but there is no supervisor image, which packs need: give the operator "
+            "(and plan) --supervisor-image, as docs/packs.md says, or use another spec.sharing.mode"
         )
         return Problem(reason=Reason.NO_SUPERVISOR_IMAGE, message=message, field="spec.sharing.mode")
     assert node.gpu is not None  # noqa: S101 - a node whose GPU is unknown offers nothing
@@ -235,7 +235,9 @@ def _judge_unit(demand: Demand, need: Need, node: GpuNode, offer: Offer, policy:
 
 
 def _cap(demand: Demand, node: GpuNode, offer: Offer, fit: Fit, *, pack: bool) -> Cap | None:
-    """What the user allows on a GPU, else what pays there; nothing where every share pays."""
+    """What the user allows on a GPU, else what pays there; nothing where every share pays, or is a whole GPU."""
+    if isinstance(offer.share, Exclusive) and not pack:
+        return None
     if demand.max_per_gpu is not None:
         replicas = demand.max_per_gpu * offer.gpus
         message = f"spec.sharing.maxPerGPU allows {replicas} replicas on the {offer.gpus} GPU(s) of node {node.name}"
@@ -265,7 +267,7 @@ _NEAREST = (
 """From the scarcest thing that an offer can lack to the one that is easiest to give it."""
 
 
-def _explain(want: Want, room: Room, board: Board, policy: Policy) -> Problem:
+def _explain(want: Want, room: Room, board: Board, pods: Sequence[PodView], policy: Policy) -> Problem:
     """Why a want has no room: the constraint that binds where it came nearest, and what would fit."""
     if not room.candidates:
         return _explain_no_candidate(room, want, policy)
@@ -279,7 +281,28 @@ def _explain(want: Want, room: Room, board: Board, policy: Policy) -> Problem:
         f"every GPU or share that holds a replica's {format_bytes(need_bytes(want.need))} is taken ({units} in all); "
         f"each needs one more: {describe_share(smallest)} ({format_bytes(limit_bytes(smallest))}) or larger"
     )
-    return Problem(reason=Reason.INSUFFICIENT_GPUS, message="; ".join((message, *_slices(room, board))))
+    return Problem(
+        reason=Reason.INSUFFICIENT_GPUS,
+        message="; ".join((message, *_made_for_fewer(want, room, pods), *_slices(room, board))),
+    )
+
+
+def _made_for_fewer(want: Want, room: Room, pods: Sequence[PodView]) -> tuple[str, ...]:
+    """The first of its own pods that would be made for more replicas now; none is replaced for that alone (D4a)."""
+    now: dict[tuple[str | None, str], int] = {}
+    for candidate in room.candidates:
+        spot = candidate.node, candidate.offer.resource
+        now[spot] = max(now.get(spot, 0), replicas_in(candidate.share))
+    for pod in sorted(pods, key=lambda pod: pod.key):
+        record = pod.record
+        if record is None or record.deployment != want.deployment:
+            continue
+        then, would = record.pack.engines if record.pack is not None else 1, now.get((where(pod), record.resource), 0)
+        if would > then:
+            key = pod.key
+            text = f"pod {key.name} was made for {then}, and one made now could be for {would}"
+            return (f"{text}: kubectl delete pod -n {key.namespace} {key.name}, which ends what it runs",)
+    return ()
 
 
 def _slices(room: Room, board: Board) -> tuple[str, ...]:
@@ -298,4 +321,8 @@ def _explain_no_candidate(room: Room, want: Want, policy: Policy) -> Problem:
     nearest = room.rejections[0]
     others = len({problem.message for problem in room.rejections}) - 1
     more = f" (and {others} more offers that do not suit)" if others else ""
-    return Problem(reason=nearest.reason, field=nearest.field, message=f"{nearest.message}{more}; {fits}")
+    tail = "" if nearest.reason in _NO_QUESTION_OF_SIZE else f"; {fits}"
+    return Problem(reason=nearest.reason, field=nearest.field, message=f"{nearest.message}{more}{tail}")
+
+
+_NO_QUESTION_OF_SIZE = frozenset({Reason.NO_SUPERVISOR_IMAGE, Reason.DRA_UNAVAILABLE})

@@ -17,10 +17,10 @@ from slmpack.domain.inventory import where
 from slmpack.domain.pack import PackRecord
 from slmpack.domain.packing import Packed, Packing, pack
 from slmpack.domain.picture import draw_bars
-from slmpack.domain.plan import ClusterPlan, CreatePod, DeletePod, DeploymentPlan, Placement
+from slmpack.domain.plan import ClusterPlan, CreatePod, DeletePod, DeploymentPlan, Placement, SetEngines
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.rollout import Missing, lowest_free_ordinals, retire
-from slmpack.domain.seats import replicas_of
+from slmpack.domain.seats import replicas_of, sets
 from slmpack.domain.sharing import MpsPack, describe_share, replicas_in, starts_alone
 from slmpack.domain.sizing import Need
 from slmpack.domain.snapshot import Demand, Key, PodView, Policy, ReplicaRecord, Snapshot
@@ -55,7 +55,7 @@ def plan_cluster(snapshot: Snapshot, policy: Policy) -> ClusterPlan:
     ending = [d for case in cases if case.book for d in case.book.deletes] + list(replaced.values())
     ends = tuple(e for case in cases if case.book for e in case.book.ends)
     gone = {d.uid for d in ending}
-    sets = tuple(s for case in cases if case.book for s in case.book.sets if s.uid not in gone)
+    told = tuple(s for case in cases for s in _told(case) if s.uid not in gone)
     turns = Turns(pods=snapshot.pods, ending={d.uid for d in ending} | {e.uid for e in ends})
     deletes = tuple(d for d in ending if turns.may_end(d))
     decided = _take_turns(cases, queue, packing, turns, world)
@@ -64,10 +64,18 @@ def plan_cluster(snapshot: Snapshot, policy: Policy) -> ClusterPlan:
     )
     return ClusterPlan(
         deployments=plans,
-        actions=(*ends, *deletes, *sets, *_in_order(queue, plans)),
+        actions=(*ends, *deletes, *told, *_in_order(queue, plans)),
         bars=draw_bars(world.nodes, snapshot.pods, plans, ending={d.uid for d in deletes} | {e.uid for e in ends}),
         next_wake_seconds=_next_wake(cases, world),
     )
+
+
+def _told(case: Case) -> tuple[SetEngines, ...]:
+    """Packs whose supervisors have to be told which engines run: of what is frozen, those that its pods record."""
+    if case.book is not None:
+        return case.book.sets
+    pods = [pod for pod in case.pods if not (pod.finished or pod.deleting or pod.ended or case.view.deleting)]
+    return sets(pods, pods, rolled=())
 
 
 def _order(cases: Sequence[Case]) -> tuple[_Queued, ...]:

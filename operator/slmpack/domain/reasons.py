@@ -62,6 +62,7 @@ class Reason(Enum):
     NODE_LOST = "NodeLost"
     ENGINE_FAILED = "EngineFailed"
     NOT_ATTACHED = "NotAttached"
+    SUPERVISOR_UNREACHABLE = "SupervisorUnreachable"
     CREATE_REFUSED = "CreateRefused"
     NAME_CONFLICT = "NameConflict"
     INTERNAL = "InternalError"

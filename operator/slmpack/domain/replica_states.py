@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 from slmpack.domain.case import Case, World
 from slmpack.domain.pack import EngineReport, EngineState
@@ -15,6 +16,11 @@ __all__ = ["states_of"]
 
 _GOES_ON = frozenset({EngineState.STOPPED, EngineState.WAITING, EngineState.STARTING, EngineState.STOPPING})
 """Not Ready, and nothing is wrong."""
+_HAS_PROCESS = frozenset({EngineState.READY, EngineState.STOPPING})
+"""In these states there is still the process of which it was seen that the limit holds it."""
+
+_TIME_TO_ANSWER = timedelta(minutes=1)
+"""After the pod became Ready: some calls of the metrics tick (15 s), of which each may fail."""
 
 
 def states_of(pod: PodView, case: Case, world: World) -> tuple[ReplicaState, ...]:
@@ -26,7 +32,8 @@ def states_of(pod: PodView, case: Case, world: World) -> tuple[ReplicaState, ...
     if meant.record.pack is None:
         return (whole,)
     reports = {report.index: report for report in meant.pack.engines} if meant.pack is not None else {}
-    return tuple(_of_engine(whole, index, reports.get(index), meant) for index in meant.record.pack.running)
+    now = world.snapshot.now
+    return tuple(_of_engine(whole, index, reports.get(index), meant, now) for index in meant.record.pack.running)
 
 
 def _goes_on(pod: PodView) -> bool:
@@ -49,28 +56,43 @@ def _state(pod: PodView, case: Case, world: World, *, counts: bool) -> ReplicaSt
     )
 
 
-def _of_engine(whole: ReplicaState, index: int, report: EngineReport | None, pod: PodView) -> ReplicaState:
+def _of_engine(
+    whole: ReplicaState, index: int, report: EngineReport | None, pod: PodView, now: datetime
+) -> ReplicaState:
     if report is None:
-        return _unheard(whole, index, pod)
+        return _unheard(whole, index, pod, now)
     ready = whole.ready and report.state is EngineState.READY
     return replace(
         whole,
         engine=index,
         ready=ready,
         problem=None if ready else _engine_problem(whole, report),
-        attached=report.attached,
+        attached=None if report.attached and report.state not in _HAS_PROCESS else report.attached,
         attached_message=report.attached_message,
         device_bytes=report.device_bytes,
     )
 
 
-def _unheard(whole: ReplicaState, index: int, pod: PodView) -> ReplicaState:
-    """An engine of which nobody says anything: a Ready pod has one that answers, and the first stands for it."""
+def _unheard(whole: ReplicaState, index: int, pod: PodView, now: datetime) -> ReplicaState:
+    """An engine of which nobody says anything: a Ready pod has one that answers, and the first stands for it.
+
+    A supervisor that stays silent is told by no scaling, and nobody has seen its limits: that is said of every engine.
+    """
     assert pod.record is not None and pod.record.pack is not None  # noqa: S101, PT018 - it is a pack
-    if not whole.ready or index == pod.record.pack.running[0]:
+    if not whole.ready:
         return replace(whole, engine=index)
+    first = index == pod.record.pack.running[0]
     problem = Problem(reason=Reason.STARTING, message=f"the pack's supervisor has not said how engine {index} is")
-    return replace(whole, engine=index, ready=False, problem=problem)
+    if pod.ready_since is not None and now - pod.ready_since >= _TIME_TO_ANSWER:
+        message = (
+            f"the pack's supervisor does not answer the operator, so nobody knows how engine {index} is, and none is "
+            "started or stopped; what runs serves on. Let the operator reach port 8090 of the pod (a NetworkPolicy? an "
+            "operator outside of the cluster needs --pod-proxy)"
+        )
+        problem = Problem(reason=Reason.SUPERVISOR_UNREACHABLE, message=message)
+    elif first:
+        return replace(whole, engine=index)
+    return replace(whole, engine=index, ready=first, problem=problem)
 
 
 def _engine_problem(whole: ReplicaState, report: EngineReport) -> Problem | None:

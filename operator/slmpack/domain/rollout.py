@@ -76,7 +76,7 @@ def keep_book(
     found = _sort(demand, ours, policy, now)
     live, graves, dying, unbound = found.live, found.graves, found.dying, found.unbound
     updated = [p for p in live if _hash(p) == demand.spec_hash]
-    old = [p for p in live if _hash(p) != demand.spec_hash]
+    old = [p for p in live if _hash(p) != demand.spec_hash and replicas_of([p])]
     deletes = [_delete_expired(p) for p in unbound]
     stopped = _stopped(demand, graves, old, policy) or _refused(refused, old)
     starting = any(p.ready_replicas < replicas_of([p]) for p in updated)
@@ -86,13 +86,14 @@ def keep_book(
     updated, old = shrunk.updated, shrunk.old
     deletes.extend(_clear_graves(demand, graves, [*live, *dying], policy, now))
     kept_graves = [g for g in graves if g.uid not in {d.uid for d in deletes}]
-    idle = bool(stopped or refused)
-    short = 0 if idle else demand.replicas - replicas_of([*updated, *old, *dying, *unbound])
+    short = 0 if stopped else demand.replicas - replicas_of([*updated, *old, *dying, *unbound])
     leaving = any(p.deleting and not p.finished for p in ours)  # its share may be just the one for the next
-    rolling = bool(old) and not (starting or dying or unbound or leaving or idle)
+    rolling = bool(old) and not (starting or dying or unbound or leaving or stopped)
     surge = rolling and short <= 0
     wanted = max(0, short) + surge
     updated, seated = seat(updated, wanted, most=demand.max_per_gpu)
+    deletes.extend(_unused(demand, live, updated))
+    missing = 0 if refused else wanted - seated
     return Book(
         updated=tuple(updated),
         old=tuple(old),
@@ -100,11 +101,17 @@ def keep_book(
         deletes=tuple(deletes),
         ends=found.ends,
         sets=sets(ours, (*updated, *old), rolled=shrunk.rolled),
-        missing=_missing(demand, wanted - seated, kept_graves, [*live, *dying], policy),
+        missing=_missing(demand, missing, kept_graves, [*live, *dying], policy),
         surge=surge,
         rolling=rolling,
         rollout=_rollout_state(demand, updated, old, stopped),
     )
+
+
+def _unused(demand: Demand, live: Sequence[PodView], updated: Sequence[PodView]) -> list[DeletePod]:
+    """Packs without an engine that is to run hold a GPU for nothing; only a hand leaves one so."""
+    old = (pod for pod in live if _hash(pod) != demand.spec_hash)
+    return [retire(pod, Reason.SCALED_DOWN) for pod in (*updated, *old) if not replicas_of([pod])]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,18 +28,20 @@ def keep_some(pod: PodView, count: int) -> tuple[int, ...]:
 def seat(pods: Sequence[PodView], wanted: int, *, most: int | None) -> tuple[list[PodView], int]:
     """Let idle engines of packs of the present spec run; how many of `wanted` replicas have found a place.
 
+    Packs that answer come first: another may be on a node that is lost.
     `most` is spec.sharing.maxPerGPU, which may have been lowered since a pack was made.
     """
-    seated, result = 0, []
-    for pod in pods:
+    seated, found = 0, {pod.uid: pod for pod in pods}
+    for pod in sorted(pods, key=lambda pod: not pod.ready):
         pack = pod.record.pack if pod.record is not None else None
         idle = [index for index in range(pack.engines) if index not in pack.running] if pack is not None else []
         running = pack.running if pack is not None else ()
         allowed = len(idle) if most is None else max(0, most - len(running))
         taken = idle[: min(wanted - seated, allowed)]
-        result.append(with_running(pod, tuple(sorted((*running, *taken)))) if taken else pod)
+        if taken:
+            found[pod.uid] = with_running(pod, tuple(sorted((*running, *taken))))
         seated += len(taken)
-    return result, seated
+    return [found[pod.uid] for pod in pods], seated
 
 
 def with_running(pod: PodView, running: tuple[int, ...]) -> PodView:

@@ -20,6 +20,7 @@ __all__ = [
     "Unit",
     "cuda_total_bytes",
     "describe_share",
+    "kind_of",
     "limit_bytes",
     "mode_of",
     "replicas_in",
@@ -172,6 +173,11 @@ def describe_share(share: Share) -> str:
             return f"DraClaim {share.profile}"
         case _:
             assert_never(share)
+
+
+def kind_of(description: str) -> str:
+    """The kind of a share that `describe_share` put into words: they begin with it."""
+    return description.partition(" ")[0]
 
 
 def replicas_in(share: Share) -> int:

@@ -19,14 +19,16 @@ from slmpack.render.lifecycle import Drain, drain_within, probes
 from slmpack.render.names import pack_account_name, slice_name
 from slmpack.render.pod_parts import Body, grace_seconds
 
-__all__ = ["CONTROL_PORT", "PACK_CONTAINER", "PROGRAM", "engine_port", "pack_body"]
+__all__ = ["CONTROL", "CONTROL_PORT", "PROGRAM", "engine_port", "pack_body"]
 
 Json = dict[str, Any]
 
-PACK_CONTAINER = "pack"
+CONTROL = "control"
+"""Name of the supervisor's port."""
 CONTROL_PORT = 8090
 PROGRAM = "/slmpack/supervisor.pyz"
 
+_CONTAINER = "pack"
 _FOLDER, _, _FILE = PROGRAM.rpartition("/")
 _ACCOUNT_PATH = "/var/run/secrets/slmpack"
 _PROGRAM_VOLUME, _ACCOUNT_VOLUME = "slmpack-supervisor", "slmpack-account"
@@ -61,11 +63,11 @@ def pack_body(create: CreatePod, share: MpsPack, *, waits: bool, supervisor_imag
     drain = drain_within(grace_seconds(demand), waits=waits)
     settings = _settings(create, share, drain=drain, token_hash=token_hash)
     return Body(
-        container=PACK_CONTAINER,
+        container=_CONTAINER,
         command={"command": ["python3", "-I", PROGRAM]},
         ports=_ports(len(share.limits_bytes)),
         # No preStop hook: on SIGTERM the supervisor withdraws its endpoints, and then waits itself.
-        watch=probes(demand.startup_budget, port="control", ready="/readyz", alive="/livez"),
+        watch=probes(demand.startup_budget, port=CONTROL, ready="/readyz", alive="/livez"),
         env=_env(settings),
         mounts=[*([_program_mount()] if installed else []), _account_mount()],
         volumes=[*([{"name": _PROGRAM_VOLUME, "emptyDir": {}}] if installed else []), _account_volume()],
@@ -95,7 +97,7 @@ def _settings(create: CreatePod, share: MpsPack, *, drain: Drain, token_hash: st
             {
                 "port": engine_port(index),
                 "limitMiB": limit // MIB,
-                # A ceiling on multiprocessors would idle what another engine leaves free; nothing asks for one.
+                # A ceiling on multiprocessors idles what another engine leaves free: only where the spec asks for one.
                 "smPercent": share.sm_percent,
                 "args": _command(create, index=index, drain=drain)["args"],
                 "slice": slice_name(create.name, engine=index),
@@ -127,7 +129,7 @@ def _env(settings: Mapping[str, Any]) -> dict[str, Json]:
 
 def _ports(engines: int) -> list[Json]:
     """None is named http, so that a Service never takes a pack for one endpoint: each engine is one of its own."""
-    named = {**{f"engine-{index}": engine_port(index) for index in range(engines)}, "control": CONTROL_PORT}
+    named = {**{f"engine-{index}": engine_port(index) for index in range(engines)}, CONTROL: CONTROL_PORT}
     return [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in named.items()]
 
 

@@ -22,12 +22,13 @@ from slmpack.render.names import (
 from slmpack.render.pack import engine_port
 from slmpack.render.template import mapping
 
-__all__ = ["SLICE_MANAGER", "PackPod", "pack_account", "pack_children"]
+__all__ = ["MANAGED_BY", "SLICE_MANAGER", "PackPod", "pack_account", "pack_children"]
 
 Json = dict[str, Any]
 
+MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 SLICE_MANAGER = "slmpack.dev"
-"""Value of endpointslice.kubernetes.io/managed-by: the control plane's own controllers leave such slices alone."""
+"""Value of the label MANAGED_BY: the control plane's own controllers leave such slices alone."""
 
 _RBAC = "rbac.authorization.k8s.io"
 
@@ -113,7 +114,7 @@ def _slice(pod: PackPod, index: int) -> Json:
     """One engine's: a slice has one port for all of its endpoints, and each engine has another port."""
     labels = {
         "kubernetes.io/service-name": service_name(pod.deployment),
-        "endpointslice.kubernetes.io/managed-by": SLICE_MANAGER,
+        MANAGED_BY: SLICE_MANAGER,
         NAME_LABEL: pod.deployment,
     }
     return {

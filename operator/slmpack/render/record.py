@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from slmpack.domain.footprint import Footprint
-from slmpack.domain.pack import PackRecord
+from slmpack.domain.pack import MOST_ENGINES, PackRecord
 from slmpack.domain.plan import SetEngines
 from slmpack.domain.snapshot import Key, ReplicaRecord
 from slmpack.render.names import NAME_LABEL, PREFIX
@@ -36,8 +36,6 @@ _INDEX = re.compile(r"0|[1-9][0-9]{0,17}")
 _NONE_RUNS = "none"
 _PACK_SHARE = re.compile(r"MpsPack of ([0-9]{1,18})")
 """As `describe_share` says it."""
-_MOST_ENGINES = 64
-"""More than any pack has: MPS takes 48 clients a GPU, 60 since CUDA 13.1. A larger number is none of ours."""
 
 
 def record_annotations(record: ReplicaRecord) -> dict[str, str]:
@@ -114,7 +112,7 @@ def _pack(annotations: Mapping[str, str]) -> tuple[PackRecord | None, bool]:
     if ENGINES not in annotations and share is None:
         return None, True
     stated = (_number(annotations.get(ENGINES, "")), _number(share[1]) if share else None)
-    count = next((number for number in stated if number is not None and 1 <= number <= _MOST_ENGINES), None)
+    count = next((number for number in stated if number is not None and 1 <= number <= MOST_ENGINES), None)
     if count is None:
         return None, False
     return PackRecord(engines=count, running=_running(annotations.get(RUNNING, ""), count)), True

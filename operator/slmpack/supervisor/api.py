@@ -10,12 +10,12 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Protocol
 
-from slmpack.supervisor.config import ConfigError, parse_indexes
-from slmpack.supervisor.limits import TooLateError, within
+from slmpack.supervisor.config import ConfigError, Pack, parse_indexes
 from slmpack.supervisor.log import say
+from slmpack.supervisor.timeouts import TooLateError, within
 from slmpack.supervisor.wire import HEAD_BYTES, HttpError, Request, Response, read_request, render_response
 
-__all__ = ["ControlApi", "Controlled", "answer"]
+__all__ = ["ControlApi"]
 
 MOST_CONNECTIONS = 16
 OLDEST_TURN_SECONDS = 60.0
@@ -23,17 +23,7 @@ Route = Callable[[Request], Response]
 
 
 class Controlled(Protocol):
-    """What the API speaks for."""
-
-    @property
-    def count(self) -> int:
-        """Of engines, running or not."""
-        ...
-
-    @property
-    def token_sha256(self) -> str:
-        """In hexadecimal digits."""
-        ...
+    """What the API speaks for: the supervisor."""
 
     @property
     def turn_age(self) -> float:
@@ -59,14 +49,15 @@ class Controlled(Protocol):
         ...
 
 
-def answer(request: Request, *, pack: Controlled) -> Response:
-    """The response to one request."""
+def _answer(request: Request, *, supervisor: Controlled, pack: Pack) -> Response:
     routes: dict[str, dict[str, Route]] = {
-        "/livez": {"GET": lambda _: _livez(pack)},
-        "/readyz": {"GET": lambda _: Response(status=200 if pack.ready else 503, value={"ready": pack.ready})},
+        "/livez": {"GET": lambda _: _livez(supervisor)},
+        "/readyz": {
+            "GET": lambda _: Response(status=200 if supervisor.ready else 503, value={"ready": supervisor.ready})
+        },
         "/v1/engines": {
-            "GET": lambda _: Response(status=200, value=pack.report()),
-            "PUT": lambda request: _put(request, pack=pack),
+            "GET": lambda _: Response(status=200, value=supervisor.report()),
+            "PUT": lambda request: _put(request, supervisor=supervisor, count=len(pack.engines)),
         },
     }
     route = routes.get(request.path)
@@ -83,7 +74,8 @@ def answer(request: Request, *, pack: Controlled) -> Response:
 class ControlApi:
     """The server."""
 
-    def __init__(self, pack: Controlled, *, limit: float) -> None:
+    def __init__(self, supervisor: Controlled, *, pack: Pack, limit: float) -> None:
+        self._told = supervisor
         self._pack = pack
         self._limit = limit
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -124,7 +116,7 @@ class ControlApi:
             request = await read_request(reader)
             if request is None:
                 return
-            response = answer(request, pack=self._pack)
+            response = _answer(request, supervisor=self._told, pack=self._pack)
         except HttpError as error:
             response = _problem(error.status, str(error))
         writer.write(render_response(response))
@@ -136,8 +128,8 @@ class ControlApi:
                 pass
 
 
-def _livez(pack: Controlled) -> Response:
-    age = pack.turn_age
+def _livez(supervisor: Controlled) -> Response:
+    age = supervisor.turn_age
     return Response(status=200 if age < OLDEST_TURN_SECONDS else 500, value={"lastTurnSeconds": round(age, 3)})
 
 
@@ -147,17 +139,17 @@ def _authenticated(request: Request, digest: str) -> bool:
     return hmac.compare_digest(found, digest) and scheme.lower() == "bearer"
 
 
-def _put(request: Request, *, pack: Controlled) -> Response:
+def _put(request: Request, *, supervisor: Controlled, count: int) -> Response:
     try:
-        wanted = _wanted(request.body, count=pack.count)
+        wanted = _wanted(request.body, count=count)
     except ConfigError as error:
         return _problem(400, str(error))
-    if pack.ending:
+    if supervisor.ending:
         return _problem(409, "the pod is ending")
-    changed = pack.want(wanted)
+    changed = supervisor.want(wanted)
     if changed:
         say(f"engines that shall run: {sorted(wanted)}")
-    return Response(status=202 if changed else 200, value=pack.report())
+    return Response(status=202 if changed else 200, value=supervisor.report())
 
 
 def _wanted(body: bytes, *, count: int) -> frozenset[int]:

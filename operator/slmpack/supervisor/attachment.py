@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from slmpack.supervisor.config import MIB
 from slmpack.supervisor.mps_view import MpsView
 from slmpack.supervisor.states import Attachment
 
-__all__ = ["ABOVE_BYTES", "SLACK_BYTES", "ProbeResult", "judge_probe", "judge_tree"]
+__all__ = ["ABOVE_BYTES", "ProbeResult", "judge_probe", "judge_tree", "parse_probe"]
 
 CUDA_ERROR_OUT_OF_MEMORY = 2
 """cuda.h"""
@@ -27,6 +28,23 @@ class ProbeResult:
     total_bytes: int
     allocation_code: int
     """The driver's answer to an allocation of the limit + ABOVE_BYTES; 0: it succeeded."""
+
+
+def parse_probe(line: bytes) -> ProbeResult:
+    """The probe's line of JSON. ValueError says what it says instead."""
+    if not line:
+        raise ValueError("the probe ended without an answer")
+    fields = json.loads(line)
+    if isinstance(fields, dict) and fields.get("error"):
+        raise ValueError(f"the probe could not use the GPU: {fields['error']}")
+    try:
+        return ProbeResult(
+            free_bytes=int(fields["freeBytes"]),
+            total_bytes=int(fields["totalBytes"]),
+            allocation_code=int(fields["allocationCode"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the probe answered {line[:100]!r}: {error}") from None
 
 
 def judge_probe(result: ProbeResult, *, limit_bytes: int, listed: bool | None, device_free: int | None) -> Attachment:

@@ -28,7 +28,6 @@ FATAL_CODE = 70
 """EX_SOFTWARE of sysexits.h: the kubelet restarts the container."""
 IDLE = frozenset({Phase.STOPPED, Phase.WAITING, Phase.READY, Phase.BACKOFF, Phase.FAILED})
 """All other phases are a start or a stop, of which there is one at a time."""
-
 RUNNING = frozenset({Phase.LAUNCHED, Phase.READY, Phase.WITHDRAWING, Phase.DRAINING, Phase.ENDING})
 
 
@@ -98,17 +97,19 @@ class Director:
                 self._serving(engine, now=now)
             case Phase.WITHDRAWING:
                 self._withdrawing(index, fact, now=now)
-            case Phase.DRAINING | Phase.ENDING | Phase.CLEANING:
-                self._leaving(index, fact, now=now)
+            case Phase.DRAINING:
+                self._draining(index, now=now)
+            case Phase.ENDING:
+                self._killing(index, fact)
+            case Phase.CLEANING:
+                self._cleaning(index, fact, now=now)
             case Phase.STOPPED | Phase.WAITING | Phase.BACKOFF | Phase.FAILED:
                 self._rest(index, now=now)
 
     def _rest(self, index: int, *, now: float) -> None:
         engine = self.engines[index]
         if index not in self.wanted or self.ending is not None:
-            if engine.phase is not Phase.STOPPED:
-                engine.enter(Phase.STOPPED, now=now)
-            engine.reason, engine.message, engine.failures, engine.attachment = Reason.NONE, "", 0, None
+            engine.stop(now=now)
         elif engine.phase is Phase.STOPPED or (engine.phase is not Phase.WAITING and now >= engine.retry_at):
             engine.enter(Phase.WAITING, now=now)
 
@@ -116,8 +117,7 @@ class Director:
         engine = self.engines[index]
         if index not in self.wanted or self.ending is not None:
             self._act(index, Do.CANCEL_CHECK)
-            engine.enter(Phase.STOPPED, now=now)
-            engine.reason, engine.message = Reason.NONE, ""
+            engine.stop(now=now)
         elif fact.verdict is not None and fact.verdict.reason is Reason.NONE:
             self._act(index, Do.LAUNCH)
             engine.launched_at, engine.served, engine.message = now, False, fact.verdict.message
@@ -128,7 +128,6 @@ class Director:
 
     def _starting(self, index: int, fact: EngineFacts, *, now: float) -> None:
         engine = self.engines[index]
-        limit = self._timing.start
         engine.healthy_at = (engine.healthy_at or now) if fact.healthy else None
         if index not in self.wanted:
             self._terminate(index, now=now, after=None)
@@ -144,8 +143,8 @@ class Director:
         elif engine.healthy_at is not None and now - engine.healthy_at > self._intervals.attach_limit:
             message = f"healthy, but not seen among the MPS clients within {self._intervals.attach_limit:g} s"
             self._terminate(index, now=now, after=Verdict(reason=Reason.NOT_ATTACHED, message=message))
-        elif now - engine.launched_at > limit:
-            message = f"not ready {limit:g} s after its start"
+        elif now - engine.launched_at > self._timing.start:
+            message = f"not ready {self._timing.start:g} s after its start"
             self._terminate(index, now=now, after=Verdict(reason=Reason.NOT_READY_IN_TIME, message=message))
 
     def _serving(self, engine: EngineState, *, now: float) -> None:
@@ -167,16 +166,6 @@ class Director:
         if engine.withdrawn_at is not None and now - engine.withdrawn_at >= self._timing.endpoint:
             self._terminate(index, now=now, after=engine.after)
 
-    def _leaving(self, index: int, fact: EngineFacts, *, now: float) -> None:
-        match self.engines[index].phase:
-            case Phase.DRAINING:
-                self._draining(index, now=now)
-            case Phase.CLEANING:
-                self._cleaning(index, fact, now=now)
-            case _:
-                if fact.clients_terminated:
-                    self._act(index, Do.KILL)
-
     def _draining(self, index: int, *, now: float) -> None:
         engine = self.engines[index]
         limit = self._timing.exit + (self._timing.drain if engine.served else 0.0)
@@ -186,6 +175,10 @@ class Director:
             self._act(index, Do.TERMINATE_CLIENTS)
             engine.enter(Phase.ENDING, now=now)
 
+    def _killing(self, index: int, fact: EngineFacts) -> None:
+        if fact.clients_terminated:
+            self._act(index, Do.KILL)
+
     def _cleaning(self, index: int, fact: EngineFacts, *, now: float) -> None:
         engine = self.engines[index]
         if fact.gone:
@@ -194,8 +187,7 @@ class Director:
             if after is not None and after.reason is Reason.CRASHED:
                 after = Verdict(reason=Reason.CRASHED, message=_last_words(fact))  # all of its output is in now
             if index not in self.wanted or self.ending is not None:
-                engine.enter(Phase.STOPPED, now=now)
-                engine.reason, engine.message, engine.attachment = Reason.NONE, "", None
+                engine.stop(now=now)
             elif after is not None:
                 self._failed(index, after, now=now)
             else:
@@ -255,7 +247,7 @@ class Director:
                 if sick and index in self.wanted:
                     message = f"/health did not answer 200 for {patience:g} s"
                     engine.after = Verdict(reason=Reason.NOT_READY_IN_TIME, message=message)
-                self._withdraw(engine, now=now)
+                engine.enter(Phase.WITHDRAWING, now=now)
                 return
         waiting = [index for index, engine in enumerate(self.engines) if engine.phase is Phase.WAITING]
         if waiting and domain.daemon_runs:
@@ -265,10 +257,6 @@ class Director:
             engine.reason, engine.attachment = Reason.STARTING, None
             self._act(index, Do.CHECK)
             engine.enter(Phase.CHECKING, now=now)
-
-    def _withdraw(self, engine: EngineState, *, now: float) -> None:
-        engine.withdrawn_at = None
-        engine.enter(Phase.WITHDRAWING, now=now)
 
     def _end_all(self, now: float) -> None:
         """All at once: no start is left that a stop could disturb, and the pod's grace period is for one stop."""
@@ -280,7 +268,7 @@ class Director:
             if engine.phase is Phase.LAUNCHED or (fatal and engine.phase in {Phase.READY, Phase.WITHDRAWING}):
                 self._terminate(index, now=now, after=None)
             elif engine.phase is Phase.READY:
-                self._withdraw(engine, now=now)
+                engine.enter(Phase.WITHDRAWING, now=now)
 
 
 def _delay(failures: int, intervals: Intervals) -> float:

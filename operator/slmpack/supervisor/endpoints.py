@@ -11,7 +11,7 @@ from typing import Any
 
 from slmpack.supervisor.config import Place
 
-__all__ = ["Endpoint", "EndpointError", "SliceClient", "SliceMissing", "endpoints_of"]
+__all__ = ["Endpoint", "EndpointError", "SliceClient", "SliceMissing"]
 
 REQUEST_SECONDS = 5.0
 MOST_BYTES = 1 << 20
@@ -36,29 +36,6 @@ class Endpoint(enum.Enum):
     """It takes no new requests."""
 
 
-def endpoints_of(endpoint: Endpoint, *, place: Place) -> list[dict[str, Any]]:
-    """The slice's field `endpoints`."""
-    if endpoint is Endpoint.NONE:
-        return []
-    return [
-        {
-            "addresses": [place.pod_ip],
-            "conditions": {
-                "ready": endpoint is Endpoint.READY,
-                "serving": endpoint is not Endpoint.DRAINING,
-                "terminating": endpoint is not Endpoint.READY,
-            },
-            "nodeName": place.node,
-            "targetRef": {
-                "kind": "Pod",
-                "name": place.pod_name,
-                "namespace": place.namespace,
-                "uid": place.pod_uid,
-            },
-        }
-    ]
-
-
 class SliceClient:
     """Blocking GET and PATCH of one slice; for a thread."""
 
@@ -67,13 +44,11 @@ class SliceClient:
         host = f"[{place.api_host}]" if ":" in place.api_host else place.api_host
         self._base = f"https://{host}:{place.api_port}/apis/discovery.k8s.io/v1/namespaces/{place.namespace}"
 
-    def set(self, name: str, endpoint: Endpoint) -> bool:
-        """Make the slice say so; False if it did already. EndpointError."""
-        wanted = endpoints_of(endpoint, place=self._place)
-        if (self._send("GET", name, None).get("endpoints") or []) == wanted:
-            return False
-        self._send("PATCH", name, {"endpoints": wanted})
-        return True
+    def set(self, name: str, endpoint: Endpoint) -> None:
+        """Make the slice say so, if it does not yet. EndpointError."""
+        wanted = _endpoints_of(endpoint, place=self._place)
+        if (self._send("GET", name, None).get("endpoints") or []) != wanted:
+            self._send("PATCH", name, {"endpoints": wanted})
 
     def _send(self, method: str, name: str, body: dict[str, Any] | None) -> dict[str, Any]:
         try:
@@ -102,6 +77,19 @@ class SliceClient:
         if not isinstance(answer, dict):
             raise EndpointError(f"{method} EndpointSlice {name}: the answer is no object")
         return answer
+
+
+def _endpoints_of(endpoint: Endpoint, *, place: Place) -> list[dict[str, Any]]:
+    """The slice's field `endpoints`."""
+    if endpoint is Endpoint.NONE:
+        return []
+    pod = {"kind": "Pod", "name": place.pod_name, "namespace": place.namespace, "uid": place.pod_uid}
+    conditions = {
+        "ready": endpoint is Endpoint.READY,
+        "serving": endpoint is not Endpoint.DRAINING,
+        "terminating": endpoint is not Endpoint.READY,
+    }
+    return [{"addresses": [place.pod_ip], "conditions": conditions, "nodeName": place.node, "targetRef": pod}]
 
 
 def _why(error: urllib.error.HTTPError) -> str:

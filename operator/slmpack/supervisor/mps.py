@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from slmpack.supervisor.control import HelperError, run_helper
+from slmpack.supervisor.helper import HelperError, run_helper
 from slmpack.supervisor.mps_view import MpsView, ServerView, parse_pids
 from slmpack.supervisor.processes import Family, kill_all
 
@@ -45,7 +45,7 @@ class MpsDaemon:
     @property
     def ended(self) -> bool:
         """It does not run: not any more, or it never did."""
-        return self._process is None or self._process.poll() is not None
+        return self._process is None or self.exit_code is not None
 
     def last_log_line(self) -> str:
         """What it wrote last; empty if nothing."""

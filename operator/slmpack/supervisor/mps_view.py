@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 __all__ = ["FAULT", "MpsView", "ServerView", "parse_pids"]
@@ -25,6 +26,10 @@ class MpsView:
 
     asked_at: float
     servers: tuple[ServerView, ...]
+
+    def server_of(self, pids: AbstractSet[int]) -> int | None:
+        """The first server that has one of these processes among its clients."""
+        return next((server.pid for server in self.servers if server.clients & pids), None)
 
     def fault(self) -> str:
         """Which server has failed; empty if none."""

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from slmpack.supervisor.attachment import ProbeResult, judge_probe
+from slmpack.supervisor.attachment import judge_probe, parse_probe
 from slmpack.supervisor.config import EngineConfig
-from slmpack.supervisor.control import POLL_SECONDS, HelperError
 from slmpack.supervisor.device import DeviceReading
-from slmpack.supervisor.limits import TooLateError, within
+from slmpack.supervisor.helper import POLL_SECONDS, HelperError
 from slmpack.supervisor.mps import MpsDaemon
 from slmpack.supervisor.processes import Family
 from slmpack.supervisor.states import Reason, Verdict
+from slmpack.supervisor.timeouts import TooLateError, within
 
-__all__ = ["Preflight", "port_in_use"]
+__all__ = ["Preflight"]
 
 
 class Preflight:
@@ -33,7 +32,7 @@ class Preflight:
 
     async def check(self, config: EngineConfig, *, env: Mapping[str, str], device: DeviceReading | None) -> Verdict:
         """NONE and what was seen, or why the engine may not start. Cancelling it ends the probe."""
-        if problem := port_in_use(config.port, host=self._host):
+        if problem := _port_in_use(config.port, host=self._host):
             return Verdict(reason=Reason.PORT_IN_USE, message=problem)
         try:
             process = self._family.start(
@@ -61,15 +60,15 @@ class Preflight:
     async def _judge(
         self, config: EngineConfig, *, process: subprocess.Popen[bytes], device: DeviceReading | None
     ) -> Verdict:
-        result = _parse(await within(self._limit, _first_line(process)))
+        result = parse_probe(await within(self._limit, _first_line(process)))
         view = await self._daemon.look(now=asyncio.get_running_loop().time())
-        listed = any(process.pid in server.clients for server in view.servers)
+        listed = view.server_of({process.pid}) is not None
         free = None if device is None else device.total_bytes - device.used_bytes
         seen = judge_probe(result, limit_bytes=config.limit_bytes, listed=listed, device_free=free)
         return Verdict(reason=Reason.NONE if seen.attached else Reason.NOT_ATTACHED, message=seen.message)
 
 
-def port_in_use(port: int, *, host: str) -> str:
+def _port_in_use(port: int, *, host: str) -> str:
     """What is wrong with listening there, empty if nothing; as the engine would, with SO_REUSEADDR. No host: all."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -90,19 +89,6 @@ async def _first_line(process: subprocess.Popen[bytes]) -> bytes:
         return await reader.readline()
     finally:
         transport.close()
-
-
-def _parse(line: bytes) -> ProbeResult:
-    if not line:
-        raise ValueError("the probe ended without an answer")
-    fields = json.loads(line)
-    if fields.get("error"):
-        raise ValueError(f"the probe could not use the GPU: {fields['error']}")
-    return ProbeResult(
-        free_bytes=int(fields["freeBytes"]),
-        total_bytes=int(fields["totalBytes"]),
-        allocation_code=int(fields["allocationCode"]),
-    )
 
 
 async def _end(process: subprocess.Popen[bytes], *, family: Family) -> None:

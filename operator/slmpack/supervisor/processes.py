@@ -60,7 +60,10 @@ class Family:
         return process
 
     def abandon(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill it if it still runs. It is reaped when it ends, which may be never if the driver holds it."""
+        """Kill it if it still runs. It is reaped when it ends, which may be never if the driver holds it.
+
+        Each process that was started is to be abandoned in the end, one that has ended as well.
+        """
         if process.poll() is None:
             kill_all([process.pid], group=True)
             self._abandoned.append(process)
@@ -78,10 +81,6 @@ class Family:
             if proc.zombie and proc.parent == os.getpid() and proc.pid not in self._children:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(proc.pid, os.WNOHANG)
-
-    def forget(self, process: subprocess.Popen[bytes]) -> None:
-        """It has ended and was waited for."""
-        self._children.pop(process.pid, None)
 
 
 def descendants(table: Mapping[int, Proc], *, roots: Iterable[int]) -> set[int]:

@@ -8,20 +8,20 @@ from concurrent.futures import Executor
 
 from slmpack.supervisor.endpoints import Endpoint, EndpointError, SliceMissing
 from slmpack.supervisor.intervals import Intervals
-from slmpack.supervisor.limits import pause
 from slmpack.supervisor.log import say
+from slmpack.supervisor.timeouts import pause
 
 __all__ = ["Publisher"]
 
 
 class Publisher:
-    """One slice: what it shall say, what it is known to say."""
+    """All slices of the pod, by engine."""
 
     def __init__(
         self,
         names: Sequence[str],
         *,
-        write: Callable[[str, Endpoint], bool],
+        write: Callable[[str, Endpoint], object],
         threads: Executor,
         intervals: Intervals,
     ) -> None:
@@ -83,6 +83,8 @@ class Publisher:
 
 
 class _Slice:
+    """What it shall say, and what it is known to say."""
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.wanted = Endpoint.NONE

@@ -4,35 +4,13 @@ from __future__ import annotations
 
 import calendar
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from slmpack.supervisor.config import EngineConfig
 from slmpack.supervisor.device import DeviceReading
-from slmpack.supervisor.states import EngineState, Phase
+from slmpack.supervisor.states import EngineState
 
-__all__ = ["DaemonReport", "EngineMemory", "engine_report", "gpu_report", "rfc3339"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DaemonReport:
-    """The MPS control daemon: running, starting or dead."""
-
-    state: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineMemory:
-    """Device memory of one engine, and how it was found: process, delta or nothing."""
-
-    used_bytes: int | None = None
-    basis: str = ""
-
-
-def rfc3339(*, ago: float) -> str:
-    """The time `ago` seconds before now."""
-    moment = time.gmtime(calendar.timegm(time.gmtime()) - max(0.0, ago))
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", moment)
+__all__ = ["engine_report", "gpu_report"]
 
 
 def gpu_report(reading: DeviceReading | None) -> dict[str, object] | None:
@@ -47,12 +25,17 @@ def gpu_report(reading: DeviceReading | None) -> dict[str, object] | None:
     }
 
 
-def engine_report(
-    config: EngineConfig, state: EngineState, *, now: float, memory: EngineMemory, wanted: bool
+def engine_report(  # noqa: PLR0913 - all that is said of an engine
+    config: EngineConfig,
+    state: EngineState,
+    *,
+    now: float,
+    wanted: bool,
+    memory: tuple[int | None, str],
+    cores: Sequence[int] | None,
 ) -> dict[str, object]:
-    """One engine, but for its cores; `now` in the seconds of `state`."""
+    """One engine; `now` in the seconds of `state`, `memory` in bytes with its basis."""
     attachment = state.attachment
-    alive = state.phase not in {Phase.STOPPED, Phase.WAITING, Phase.CHECKING, Phase.BACKOFF, Phase.FAILED}
     return {
         "index": config.index,
         "wanted": wanted,
@@ -65,7 +48,14 @@ def engine_report(
         "restarts": state.restarts,
         "reason": state.reason.value,
         "message": state.message,
-        "since": rfc3339(ago=now - state.since),
-        "deviceBytes": memory.used_bytes if alive else None,
-        "deviceBasis": memory.basis if alive else "",
+        "since": _rfc3339(ago=now - state.since),
+        "deviceBytes": memory[0],
+        "deviceBasis": memory[1],
+        "cores": None if cores is None else list(cores),
     }
+
+
+def _rfc3339(*, ago: float) -> str:
+    """The time `ago` seconds before now."""
+    moment = time.gmtime(calendar.timegm(time.gmtime()) - max(0.0, ago))
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", moment)

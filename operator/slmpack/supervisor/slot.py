@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
 from slmpack.supervisor.attachment import judge_tree
 from slmpack.supervisor.config import EngineConfig
-from slmpack.supervisor.control import HelperError
 from slmpack.supervisor.device import DeviceReading, engine_bytes
 from slmpack.supervisor.engine_process import EngineProcess, engine_env
+from slmpack.supervisor.helper import HelperError
 from slmpack.supervisor.log import say
 from slmpack.supervisor.mps import MpsDaemon
 from slmpack.supervisor.mps_view import MpsView
 from slmpack.supervisor.preflight import Preflight
 from slmpack.supervisor.processes import Family, Proc
-from slmpack.supervisor.report import EngineMemory
 from slmpack.supervisor.settings import Settings
 from slmpack.supervisor.states import Attachment, Do, EngineFacts, Verdict
 from slmpack.supervisor.watch import DeviceWatch
@@ -55,35 +55,34 @@ class Slot:
         self._process: EngineProcess | None = None
         self._ending: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
-        self._gone = True
-        self._exit_code: int | None = None
         self._before: DeviceReading | None = None
         self._delta: int | None = None
 
     @property
     def busy(self) -> bool:
-        """A check or a process that is not yet known to be attached."""
-        return self._check is not None or (self._process is not None and self.server is None)
+        """A check runs, or a process is not yet known to be attached."""
+        checks = self._check is not None and not self._check.done()
+        return checks or (self._process is not None and self.server is None)
 
     def facts(self, *, table: Mapping[int, Proc], view: MpsView | None, withdrawn: bool) -> EngineFacts:
         """This turn's observation."""
         process = self._process
-        if process is not None:
-            self._exit_code = process.exit_code
-            self._gone = not process.look(table) and self._exit_code is not None and process.silent()
+        if process is None:
+            return EngineFacts(verdict=self._verdict(), withdrawn=withdrawn)
+        code = process.exit_code
         return EngineFacts(
             verdict=self._verdict(),
-            exit_code=None if process is None else self._exit_code,
-            gone=self._gone,
-            last_line="" if process is None else process.last_line,
-            healthy=process is not None and self._exit_code is None and process.healthy,
-            attachment=self._attachment(view),
+            exit_code=code,
+            gone=not process.look(table) and code is not None and process.silent(),
+            last_line=process.last_line,
+            healthy=code is None and process.healthy,
+            attachment=self._attachment(process, view),
             withdrawn=withdrawn,
             clients_terminated=self._ending is not None and self._ending.done(),
         )
 
-    async def do(self, do: Do, *, view: MpsView | None) -> None:
-        """Carry one action out; none of them waits for anything slow."""
+    def do(self, do: Do, *, view: MpsView | None) -> None:
+        """Begin one action; what takes time goes on by itself."""
         if do is not Do.KILL:
             say(f"engine {self._config.index}: {do.value}")
         match do:
@@ -99,15 +98,16 @@ class Slot:
                 self._forget()
             case Do.TERMINATE_CLIENTS:
                 self._ending = asyncio.ensure_future(self._terminate(view))
-            case Do.SIGTERM | Do.KILL:
-                self._signal(do)
+            case Do.SIGTERM if self._process is not None:
+                self._process.terminate()
+            case Do.KILL if self._process is not None:
+                self._process.kill()
 
-    def memory(self, reading: DeviceReading | None) -> EngineMemory:
-        """Of the running process."""
+    def memory(self, reading: DeviceReading | None) -> tuple[int | None, str]:
+        """Device memory of its process and the basis; None where there is none or nobody knows."""
         if reading is None or self._process is None:
-            return EngineMemory()
-        used, basis = engine_bytes(reading, tree=self._process.tree, delta=self._delta)
-        return EngineMemory(used_bytes=used, basis=basis)
+            return None, ""
+        return engine_bytes(reading, tree=self._process.tree, delta=self._delta)
 
     def read(self, reading: DeviceReading) -> None:
         """The first reading after its start tells what the start added: nothing else started or stopped in between."""
@@ -137,32 +137,21 @@ class Slot:
             self._later(_quiet(self._check))
         self._check = None
 
-    def _signal(self, do: Do) -> None:
-        if self._process is None:
-            return
-        if do is Do.KILL:
-            self._process.kill()
-        else:
-            self._process.terminate()
-
     def _later(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
     def _launch(self) -> None:
-        self._process = EngineProcess(
-            self._config,
-            family=self._machine.family,
-            intervals=self._settings.intervals,
-            host=self._settings.place.bind or "127.0.0.1",
-        )
+        settings, pinned = self._settings, ",".join(map(str, self.cores or ()))
         self._ending, self.server = None, None
-        self._process.start(
-            launcher=self._settings.launcher,
-            command=self._settings.pack.command,
-            cores=self.cores,
+        self._process = EngineProcess(
+            [*settings.launcher, str(os.getpid()), pinned, *settings.pack.command, *self._config.args],
+            config=self._config,
+            host=settings.place.bind or "127.0.0.1",
             env=engine_env(self._machine.daemon.env, self._config),
+            family=self._machine.family,
+            intervals=settings.intervals,
         )
 
     async def _terminate(self, view: MpsView | None) -> None:
@@ -174,20 +163,18 @@ class Slot:
 
     def _forget(self) -> None:
         process, self._process, self.server = self._process, None, None
-        self._exit_code, self._gone = None, True
         if process is not None:
             self._later(process.close())
 
     def _verdict(self) -> Verdict | None:
         return self._check.result() if self._check is not None and self._check.done() else None
 
-    def _attachment(self, view: MpsView | None) -> Attachment | None:
-        process = self._process
-        if process is None or view is None or process.healthy_at is None or view.asked_at < process.healthy_at:
+    def _attachment(self, process: EngineProcess, view: MpsView | None) -> Attachment | None:
+        if view is None or process.healthy_at is None or view.asked_at < process.healthy_at:
             return None
         found = judge_tree(view, tree=process.tree)
         if found.attached and self.server is None:
-            self.server = next(server.pid for server in view.servers if server.clients & process.tree)
+            self.server = view.server_of(process.tree)
         return found
 
 

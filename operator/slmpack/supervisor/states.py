@@ -20,29 +20,39 @@ __all__ = [
 
 
 class Phase(enum.Enum):
-    """Of one engine; the value is the state in the report."""
+    """Of one engine."""
 
     STOPPED = "stopped"
     WAITING = "waiting"
-    CHECKING = "starting "
+    CHECKING = "checking"
     """The probe runs; the engine's process does not exist."""
-    LAUNCHED = "starting"
+    LAUNCHED = "launched"
     READY = "ready"
-    WITHDRAWING = "stopping"
+    WITHDRAWING = "withdrawing"
     """Its endpoint is withdrawn; it still serves."""
-    DRAINING = "stopping "
+    DRAINING = "draining"
     """SIGTERM was sent."""
-    ENDING = "stopping  "
+    ENDING = "ending"
     """Its MPS clients are being terminated; SIGKILL follows."""
-    CLEANING = "stopping   "
+    CLEANING = "cleaning"
     """It has ended; some of its children have not."""
     BACKOFF = "backoff"
     FAILED = "failed"
 
     @property
     def state(self) -> str:
-        """The word in the report."""
-        return self.value.strip()
+        """The word in the report, which knows less."""
+        return _STATES.get(self, self.value)
+
+
+_STATES = {
+    Phase.CHECKING: "starting",
+    Phase.LAUNCHED: "starting",
+    Phase.WITHDRAWING: "stopping",
+    Phase.DRAINING: "stopping",
+    Phase.ENDING: "stopping",
+    Phase.CLEANING: "stopping",
+}
 
 
 class Reason(enum.Enum):
@@ -169,3 +179,9 @@ class EngineState:
     def enter(self, phase: Phase, *, now: float) -> None:
         """A new phase begins."""
         self.phase, self.since = phase, now
+
+    def stop(self, *, now: float) -> None:
+        """It shall not run; nothing that went wrong counts any more."""
+        if self.phase is not Phase.STOPPED:
+            self.enter(Phase.STOPPED, now=now)
+        self.reason, self.message, self.failures, self.attachment = Reason.NONE, "", 0, None

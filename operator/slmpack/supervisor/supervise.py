@@ -13,7 +13,6 @@ from slmpack.supervisor.api import ControlApi
 from slmpack.supervisor.cores import split_cores
 from slmpack.supervisor.director import FATAL_CODE, Director
 from slmpack.supervisor.endpoints import Endpoint, SliceClient
-from slmpack.supervisor.limits import TooLateError, within
 from slmpack.supervisor.log import say
 from slmpack.supervisor.mps import MpsDaemon
 from slmpack.supervisor.preflight import Preflight
@@ -23,6 +22,7 @@ from slmpack.supervisor.report import engine_report, gpu_report
 from slmpack.supervisor.settings import Settings, inherited
 from slmpack.supervisor.slot import Machine, Slot
 from slmpack.supervisor.states import Ending, EngineState, Phase
+from slmpack.supervisor.timeouts import TooLateError, within
 from slmpack.supervisor.watch import DeviceWatch, MpsWatch
 
 __all__ = ["Supervisor"]
@@ -37,6 +37,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings, *, folder: Path) -> None:
         pack, intervals = settings.pack, settings.intervals
+        self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._family = Family()
         env = inherited(os.environ)
@@ -46,25 +47,9 @@ class Supervisor:
         cores = split_cores(allowed=os.sched_getaffinity(0), machine=os.cpu_count() or 1, engines=len(pack.engines))
         if cores is None:
             say("engines are not pinned to cores: the container has no cores of its own, or fewer than engines")
-        machine = Machine(
-            daemon=self._daemon,
-            device=self._device,
-            family=self._family,
-            preflight=Preflight(
-                settings.probe,
-                daemon=self._daemon,
-                family=self._family,
-                limit=intervals.probe_limit,
-                host=settings.place.bind or "",
-            ),
-        )
+        machine = self._machine()
         self._slots = [
-            Slot(
-                config,
-                settings=settings,
-                machine=machine,
-                cores=None if cores is None else cores[config.index],
-            )
+            Slot(config, settings=settings, machine=machine, cores=None if cores is None else cores[config.index])
             for config in pack.engines
         ]
         self._director = Director(count=len(pack.engines), wanted=pack.running, timing=pack.timing, intervals=intervals)
@@ -76,14 +61,11 @@ class Supervisor:
             intervals=intervals,
         )
         self._phases = [Phase.STOPPED] * len(pack.engines)
-        self._turned_at = 0.0
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._turned_at = self._now()
 
     async def run(self) -> Ending:
         """Until all has ended. An error of ours is an ending too, a fatal one."""
-        self._loop = asyncio.get_running_loop()
-        self._turned_at = self._loop.time()
-        api = ControlApi(self, limit=self._settings.intervals.client_limit)
+        api = ControlApi(self, pack=self._settings.pack, limit=self._settings.intervals.client_limit)
         tasks: list[asyncio.Task[None]] = []
         try:
             await api.start(host=self._settings.place.bind, port=self._settings.pack.control_port)
@@ -108,16 +90,6 @@ class Supervisor:
             say(f"{reason}: already ending")
 
     @property
-    def count(self) -> int:
-        """Of engines."""
-        return len(self._slots)
-
-    @property
-    def token_sha256(self) -> str:
-        """In hexadecimal digits."""
-        return self._settings.pack.token_sha256
-
-    @property
     def turn_age(self) -> float:
         """Seconds since the last turn."""
         return self._now() - self._turned_at
@@ -139,13 +111,12 @@ class Supervisor:
     def report(self) -> dict[str, object]:
         """The state of everything."""
         now, reading = self._now(), self._device.reading
-        daemon = self._mps.report(now=now)
         return {
             "version": 1,
             "podUid": self._settings.place.pod_uid,
             "running": sorted(self._director.wanted),
             "ending": self.ending,
-            "daemon": {"state": daemon.state, "message": daemon.message},
+            "daemon": self._mps.report(now=now),
             "gpu": gpu_report(reading),
             "endpointsMessage": self._publisher.message,
             "engines": [
@@ -153,17 +124,27 @@ class Supervisor:
                     self._settings.pack.engines[index],
                     state,
                     now=now,
-                    memory=slot.memory(reading),
                     wanted=index in self._director.wanted,
+                    memory=slot.memory(reading),
+                    cores=slot.cores,
                 )
-                | {"cores": None if slot.cores is None else list(slot.cores)}
                 for index, (slot, state) in enumerate(zip(self._slots, self._director.engines, strict=True))
             ],
         }
 
+    def _machine(self) -> Machine:
+        preflight = Preflight(
+            self._settings.probe,
+            daemon=self._daemon,
+            family=self._family,
+            limit=self._settings.intervals.probe_limit,
+            host=self._settings.place.bind or "",
+        )
+        return Machine(daemon=self._daemon, device=self._device, family=self._family, preflight=preflight)
+
     async def _turns(self, tasks: list[asyncio.Task[None]]) -> Ending:
         while True:
-            await self._turn()
+            self._turn()
             for task in tasks:
                 if task.done():
                     task.result()
@@ -171,7 +152,7 @@ class Supervisor:
                 return self._director.ending
             await asyncio.sleep(self._settings.intervals.tick)
 
-    async def _turn(self) -> None:
+    def _turn(self) -> None:
         now, table = self._now(), read_processes()
         self._family.reap(table)
         view = self._mps.view
@@ -182,7 +163,7 @@ class Supervisor:
         servers = frozenset(slot.server for slot in self._slots if slot.server is not None)
         domain = self._mps.facts(now=now, servers=servers)
         for action in self._director.step(now, facts=facts, domain=domain):
-            await self._slots[action.engine].do(action.do, view=view)
+            self._slots[action.engine].do(action.do, view=view)
         for index, state in enumerate(self._director.engines):
             self._publisher.want(index, _endpoint(state))
             self._tell(index, state)
@@ -199,7 +180,7 @@ class Supervisor:
             self._device.again.set()
 
     async def _withdraw_all(self) -> None:
-        for index in range(self.count):
+        for index in range(len(self._slots)):
             self._publisher.want(index, Endpoint.NONE)
         try:
             await within(LAST_SECONDS, self._publisher.settled())
@@ -231,7 +212,7 @@ class Supervisor:
             await asyncio.sleep(0.05)
 
     def _now(self) -> float:
-        return 0.0 if self._loop is None else self._loop.time()
+        return self._loop.time()
 
 
 def _endpoint(state: EngineState) -> Endpoint:

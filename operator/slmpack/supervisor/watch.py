@@ -6,15 +6,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from slmpack.supervisor.control import HelperError, run_helper
 from slmpack.supervisor.device import DeviceReading, parse_reading
+from slmpack.supervisor.helper import HelperError, run_helper
 from slmpack.supervisor.intervals import Intervals
-from slmpack.supervisor.limits import pause
 from slmpack.supervisor.mps import MpsDaemon
 from slmpack.supervisor.mps_view import MpsView
 from slmpack.supervisor.processes import Family
-from slmpack.supervisor.report import DaemonReport
 from slmpack.supervisor.states import DomainFacts
+from slmpack.supervisor.timeouts import pause
 
 __all__ = ["DeviceWatch", "MpsWatch"]
 
@@ -48,11 +47,11 @@ class MpsWatch:
         """Whether the domain is whole; `servers` are those that ready engines are clients of."""
         return DomainFacts(daemon_runs=self.view is not None, fault=self._fault(now=now, servers=servers))
 
-    def report(self, *, now: float) -> DaemonReport:
-        """For the control API."""
+    def report(self, *, now: float) -> dict[str, str]:
+        """The control daemon in the report: running, starting or dead."""
         if self._daemon.exit_code is not None:
-            return DaemonReport(state="dead", message=self._fault(now=now, servers=frozenset()))
-        return DaemonReport(state="starting" if self.view is None else "running", message=self._message)
+            return {"state": "dead", "message": self._fault(now=now, servers=frozenset())}
+        return {"state": "starting" if self.view is None else "running", "message": self._message}
 
     def _fault(self, *, now: float, servers: AbstractSet[int]) -> str:
         code = self._daemon.exit_code

@@ -13,12 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.support.pack_fakes.outside import ask, processes_of
 from tests.support.pki import Authority
 
 __all__ = ["PackBench", "free_ports", "install_fakes"]
@@ -92,27 +91,8 @@ class PackBench:
         (self.folder / "account").mkdir()
         self.env = install_fakes(self.folder)
         self.control_port, *self.ports = free_ports(engines + 1)
-        self.config: dict[str, Any] = {
-            "version": 1,
-            "command": ["vllm", "serve"],
-            "engines": [
-                {
-                    "port": port,
-                    "limitMiB": 24_000 - 8_000 * index,
-                    "smPercent": None,
-                    "args": ["Qwen/Qwen2.5-1.5B-Instruct", f"--port={port}"],
-                    "slice": f"pack-e{index}",
-                }
-                for index, port in enumerate(self.ports)
-            ],
-            "running": list(range(engines)) if running is None else list(running),
-            "controlPort": self.control_port,
-            "tokenSHA256": hashlib.sha256(TOKEN.encode()).hexdigest(),
-            "startSeconds": 60,
-            "endpointSeconds": 0.2,
-            "drainSeconds": 10,
-            "exitSeconds": 5,
-        }
+        wanted = range(engines) if running is None else running
+        self.config = _config(self.ports, control_port=self.control_port, running=wanted)
         self.intervals = dict(INTERVALS)
         self._api: subprocess.Popen[str] | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None
@@ -246,14 +226,7 @@ class PackBench:
 
     def ask(self, index: int, path: str, *, method: str = "GET") -> int:
         """The status of one request to an engine."""
-        data = b"{}" if method == "POST" else None
-        request = urllib.request.Request(f"http://127.0.0.1:{self.ports[index]}{path}", data=data, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=30) as response:
-                return int(response.status)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code
+        return ask(f"http://127.0.0.1:{self.ports[index]}{path}", method=method)
 
     def crash(self, index: int, code: int) -> None:
         """It ends in the middle of the request."""
@@ -273,17 +246,9 @@ class PackBench:
         return self.events(f"engine-{self.ports[index]}", what)
 
     def processes(self) -> dict[int, str]:
-        """What still runs of this pack, the API server aside: every process with its state folder in the environment."""
-        mark = f"FAKE_PACK_STATE={self.folder}".encode()
-        found: dict[int, str] = {}
-        for path in Path("/proc").iterdir():
-            try:
-                if path.name.isdecimal() and mark in (path / "environ").read_bytes().split(b"\0"):
-                    found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue
+        """What still runs of this pack, the API server aside."""
         api = -1 if self._api is None else self._api.pid
-        return {pid: name for pid, name in found.items() if pid != api and name}
+        return {pid: command for pid, command in processes_of(self.folder).items() if pid != api}
 
     def until_nothing_left(self) -> None:
         self.wait_exit()
@@ -324,3 +289,28 @@ class PackBench:
         )
         assert self._api.stdout is not None
         self._api_port = int(self._api.stdout.readline())
+
+
+def _config(ports: Sequence[int], *, control_port: int, running: Sequence[int]) -> dict[str, Any]:
+    """SLMPACK_PACK."""
+    return {
+        "version": 1,
+        "command": ["vllm", "serve"],
+        "engines": [
+            {
+                "port": port,
+                "limitMiB": 24_000 - 8_000 * index,
+                "smPercent": None,
+                "args": ["Qwen/Qwen2.5-1.5B-Instruct", f"--port={port}"],
+                "slice": f"pack-e{index}",
+            }
+            for index, port in enumerate(ports)
+        ],
+        "running": list(running),
+        "controlPort": control_port,
+        "tokenSHA256": hashlib.sha256(TOKEN.encode()).hexdigest(),
+        "startSeconds": 60,
+        "endpointSeconds": 0.2,
+        "drainSeconds": 10,
+        "exitSeconds": 5,
+    }

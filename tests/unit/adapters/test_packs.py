@@ -322,6 +322,8 @@ async def test_nobody_there_is_unavailable(world: World) -> None:
         (json.dumps(_body([0], engines=[_engine(0, "asleep")])).encode(), "engines.0.state"),
         (json.dumps(_body([], engines=[_engine(1, "ready")])).encode(), "numbered"),
         (json.dumps(_body([], engines=[_engine(0, "ready", deviceBytes=-1)])).encode(), "deviceBytes"),
+        (json.dumps(_body([], engines=[_engine(0, "ready", deviceBytes=10**400)])).encode(), "deviceBytes"),
+        (json.dumps(_body([], engines=[_engine(0, "backoff", restarts=10**400)])).encode(), "restarts"),
         (b"[" * 100_000, "JSON"),
     ],
 )

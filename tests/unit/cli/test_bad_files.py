@@ -32,6 +32,15 @@ BAD: list[tuple[str, bytes, str]] = [
         b"kind: Pod\nmetadata: {name: a, namespace: 3}\n",
         "f.yaml:1: metadata.namespace must be a string",
     ),
+    *(
+        (
+            f"the spec of a {kind} is a text",
+            f"kind: {kind}\nmetadata: {{name: a}}\nspec: x\n".encode(),
+            f"f.yaml:1: spec of the {kind} must",
+        )
+        for kind in ("SLMDeployment", "Node", "Pod", "ResourceSlice", "ResourceClaim")
+    ),
+    ("the status is a list", b"kind: Pod\nmetadata: {name: a}\nstatus: [1]\n", "f.yaml:1: status of the Pod must be"),
     (
         "a tab",
         b"kind: Node\nmetadata:\n\tname: a\n",

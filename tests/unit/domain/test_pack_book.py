@@ -140,7 +140,8 @@ def test_no_more_engines_run_than_are_allowed_by_now() -> None:
 
 def test_a_pod_with_one_engine_has_no_seats() -> None:
     single = replace(pack(0), record=replace(MADE.record, pack=None), pack=None)
-    assert seat([single, replace(single, record=None)], 2, most=None) == ([single, replace(single, record=None)], 0)
+    bare = replace(single, uid="bare", record=None)
+    assert seat([single, bare], 2, most=None) == ([single, bare], 0)
 
 
 # several packs

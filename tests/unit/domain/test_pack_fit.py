@@ -229,11 +229,12 @@ def test_a_pack_needs_the_supervisors_image() -> None:
     found = room(explicit(replicas=2), whole_node("n", product=H100), POLICY)
     (problem,) = found.rejections
     assert (found.candidates, problem.reason) == ((), Reason.NO_SUPERVISOR_IMAGE)
-    assert "node n has whole GPUs, but the operator runs without --supervisor-image" in problem.message
+    assert "give the operator (and plan) --supervisor-image" in problem.message
     entry = plan(
         a_snapshot(deployments=(a_deployment(demand=explicit(replicas=2)),), nodes=(whole_node("n", product=H100),))
     ).deployments[0]
     assert [(u.count, u.problem.reason) for u in entry.unplaced] == [(2, Reason.NO_SUPERVISOR_IMAGE)]
+    assert "would hold a replica" not in entry.unplaced[0].problem.message, "size is not the question"
     assert entry.never
 
 
@@ -282,4 +283,16 @@ def test_packs_are_made_of_whole_gpus_only() -> None:
     assert (problem.reason, problem.message) == (
         Reason.NO_MATCHING_GPU,
         "node n offers MpsShare 1/4; spec.sharing.mode asks for MPSPack",
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"), [(4, "by prediction 2 pay on this GPU"), (2, "")]
+)
+def test_a_stated_number_of_engines_that_does_not_pay_is_said(asked: int, said: str) -> None:
+    demand = a_demand(replicas=4, mode=Mode.MPS_PACK, max_per_gpu=asked)
+    result = plan(a_snapshot(deployments=(a_deployment(demand=demand),), nodes=(whole_node("a", product=H100),)), PACKS)
+    (used,) = result.deployments[0].fits
+    assert [reason for reason in used.fit.reasons if "maxPerGPU asks" in reason] == (
+        [f"spec.sharing.maxPerGPU asks for a pack of {asked}; {said}."] if said else []
     )

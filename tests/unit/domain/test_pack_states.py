@@ -135,7 +135,8 @@ def test_why_an_engine_does_not_answer(engine: EngineReport, reason: Reason, mes
     pod = replace(READY, pack=report(*fine, engine))
     assert said(pod) == [(0, True, None, ""), (1, False, reason, message), (2, True, None, "")]
     found = states(pod)
-    assert [s.attached for s in found] == [True, engine.attached, True]
+    seen = None if engine.state is EngineState.BACKOFF and engine.attached else engine.attached  # its process has gone
+    assert [s.attached for s in found] == [True, seen, True]
     assert [s.attached_message for s in found] == ["seen", engine.attached_message, "seen"]
 
 
@@ -151,11 +152,20 @@ def test_while_the_pod_is_not_ready_its_own_reason_is_told_but_not_in_place_of_a
 
 
 def test_of_a_ready_pod_that_says_nothing_one_engine_answers() -> None:
-    assert said(READY) == [
+    assert said(replace(READY, ready_since=NOW - timedelta(seconds=59))) == [
         (0, True, None, ""),
         (1, False, Reason.STARTING, "the pack's supervisor has not said how engine 1 is"),
         (2, False, Reason.STARTING, "the pack's supervisor has not said how engine 2 is"),
     ]
+
+
+def test_a_supervisor_that_stays_silent_is_said_of_every_engine_also_of_the_one_that_answers() -> None:
+    silent = said(replace(READY, ready_since=NOW - timedelta(seconds=60)))
+    assert [entry[:3] for entry in silent] == [(index, index == 0, Reason.SUPERVISOR_UNREACHABLE) for index in range(3)]
+    assert all("port 8090" in message and "--pod-proxy" in message for *_, message in silent)
+
+
+def test_an_engine_that_a_report_leaves_out_is_unknown() -> None:
     partly = replace(READY, pack=report(EngineReport(index=1, state=EngineState.READY, attached=True)))
     assert [(engine, ready) for engine, ready, *_ in said(partly)] == [(0, True), (1, True), (2, False)]
 

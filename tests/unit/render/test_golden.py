@@ -8,11 +8,10 @@ import pytest
 
 from slmpack.api.pod_spec import PodSpec
 from slmpack.api.v1alpha1 import SLMDeploymentSpec
-from slmpack.domain.snapshot import Key
-from slmpack.render.pack_children import PackPod, pack_account, pack_children
+from slmpack.render.pack_children import pack_account, pack_children
 from slmpack.render.service import render_service
 from tests.support.golden import FOLDER, Golden
-from tests.support.render_cases import CASES, KNOBS, PACKS, SPEC, a_demand, a_deployment, render
+from tests.support.render_cases import CASES, KNOBS, PACK_POD, PACKS, SPEC, a_demand, a_deployment, render
 
 if TYPE_CHECKING:
     from slmpack.domain.plan import CreatePod
@@ -30,15 +29,7 @@ def test_pod(name: str, create: CreatePod, golden: Golden) -> None:
 
 
 def test_what_a_pack_needs_beside_its_pod(golden: Golden) -> None:
-    pod = PackPod(
-        key=Key(namespace="team-a", name="chat-0"),
-        uid="5a6a1d7e-6f0b-4f0e-8a53-2e1f5e0c9d10",
-        ip="10.1.2.3",
-        deployment="chat",
-        engines=3,
-        account="chat-pack",
-    )
-    made = [pack_account(a_deployment(), a_demand()), *pack_children(pod)]
+    made = [pack_account(a_deployment(), a_demand()), *pack_children(PACK_POD)]
     golden.check(CHILDREN, {"apiVersion": "v1", "kind": "List", "items": made})
 
 

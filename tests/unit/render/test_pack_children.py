@@ -13,16 +13,8 @@ from slmpack.render.names import pod_name
 from slmpack.render.pack_children import PackPod, pack_account, pack_children
 from slmpack.render.service import render_service
 from slmpack.supervisor.config import parse_pack
-from tests.support.render_cases import KNOBS, a_demand, a_deployment, a_pack, render
+from tests.support.render_cases import KNOBS, PACK_POD, a_demand, a_deployment, a_pack, render
 
-POD = PackPod(
-    key=Key(namespace="team-a", name="chat-0"),
-    uid="5a6a1d7e-6f0b-4f0e-8a53-2e1f5e0c9d10",
-    ip="10.1.2.3",
-    deployment="chat",
-    engines=3,
-    account="chat-pack",
-)
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 
@@ -37,9 +29,14 @@ def test_the_account_belongs_to_the_deployment_and_the_rest_to_the_pod() -> None
     account = pack_account(a_deployment(), a_demand())
     assert account is not None
     assert account["metadata"]["ownerReferences"][0]["kind"] == "SLMDeployment"
-    for child in pack_children(POD):
+    for child in pack_children(PACK_POD):
         (owner,) = child["metadata"]["ownerReferences"]
-        assert (owner["kind"], owner["name"], owner["uid"], owner["controller"]) == ("Pod", "chat-0", POD.uid, True)
+        assert (owner["kind"], owner["name"], owner["uid"], owner["controller"]) == (
+            "Pod",
+            "chat-0",
+            PACK_POD.uid,
+            True,
+        )
         assert child["metadata"]["namespace"] == "team-a"
 
 
@@ -56,7 +53,7 @@ def test_pod_and_account_agree() -> None:
 
 
 def test_the_pod_may_write_its_own_slices_and_nothing_else() -> None:
-    found = by_kind(POD)
+    found = by_kind(PACK_POD)
     (role,), (binding,) = found["Role"], found["RoleBinding"]
     (rule,) = role["rules"]
     assert rule == {
@@ -73,7 +70,7 @@ def test_slices_are_those_that_the_supervisor_writes() -> None:
     create = a_pack()
     variables = {one["name"]: one for one in render(create)["spec"]["containers"][0]["env"]}
     engines = parse_pack(variables["SLMPACK_PACK"]["value"]).engines
-    slices = by_kind(POD)["EndpointSlice"]
+    slices = by_kind(PACK_POD)["EndpointSlice"]
     assert [(one["metadata"]["name"], one["ports"][0]["port"]) for one in slices] == [
         (engine.slice, engine.port) for engine in engines
     ]
@@ -83,7 +80,7 @@ def test_slices_are_those_that_the_supervisor_writes() -> None:
 def test_slices_are_of_the_service() -> None:
     create = a_pack()
     service = render_service(create.deployment, create.demand)
-    for one in by_kind(POD)["EndpointSlice"]:
+    for one in by_kind(PACK_POD)["EndpointSlice"]:
         labels = one["metadata"]["labels"]
         assert labels["kubernetes.io/service-name"] == service["metadata"]["name"]
         assert labels["endpointslice.kubernetes.io/managed-by"] == "slmpack.dev"
@@ -96,13 +93,13 @@ def test_slices_are_of_the_service() -> None:
 
 @pytest.mark.parametrize(("ip", "family"), [("10.1.2.3", "IPv4"), ("fd00::7", "IPv6")])
 def test_the_address_family_is_the_pod_s(ip: str, family: str) -> None:
-    assert {one["addressType"] for one in by_kind(replace(POD, ip=ip))["EndpointSlice"]} == {family}
+    assert {one["addressType"] for one in by_kind(replace(PACK_POD, ip=ip))["EndpointSlice"]} == {family}
 
 
 @pytest.mark.parametrize("ip", ["", "chat-0"])
 def test_no_slices_without_an_address(ip: str) -> None:
     with pytest.raises(ValueError, match="does not appear to be an IPv4 or IPv6 address"):
-        pack_children(replace(POD, ip=ip))
+        pack_children(replace(PACK_POD, ip=ip))
 
 
 @given(
@@ -112,7 +109,7 @@ def test_no_slices_without_an_address(ip: str) -> None:
 )
 def test_names_of_any_pack(name: str, ordinal: int, engines: int) -> None:
     key = Key(namespace="team-a", name=pod_name(name, ordinal=ordinal))
-    children = pack_children(replace(POD, key=key, deployment=name, engines=engines))
+    children = pack_children(replace(PACK_POD, key=key, deployment=name, engines=engines))
     assert len(children) == 2 + engines
     names = {(child["kind"], child["metadata"]["name"]) for child in children}
     assert len(names) == len(children)
