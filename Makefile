@@ -30,7 +30,7 @@ test: init ## every test, the real control plane included
 	@$(PY) -m pytest -q -n 2 tests/supervisor $(ARGS)
 	@$(PY) -m pytest -q -n 0 tests/controlplane $(ARGS)
 
-test-engine: init ## a real vLLM by the rendered command line (opt-in: 5 GB once, ten minutes)
+test-engine: init ## a real vLLM by the rendered command line (opt-in: 5 GB once, a quarter of an hour)
 	@$(PY) -m tests.engine.environment
 	@$(PY) -m pytest -q -n 0 tests/engine $(ARGS)
 
