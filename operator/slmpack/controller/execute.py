@@ -278,7 +278,8 @@ class Executor:
         elif now < known.retry_at:
             return  # one of several alike; the first counts
         else:
-            pause = min(known.pause * 2, LAST_PAUSE_SECONDS)
+            gone_soon = outcome.problem.reason is Reason.NAME_CONFLICT  # mostly what a deleted namesake has left
+            pause = FIRST_PAUSE_SECONDS if gone_soon else min(known.pause * 2, LAST_PAUSE_SECONDS)
         self._refusals[key, name] = _Refusal(made_from=made_from, outcome=outcome, pause=pause, retry_at=now + pause)
 
     def _forget(self, plan: ClusterPlan) -> None:

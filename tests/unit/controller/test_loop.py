@@ -204,6 +204,20 @@ async def test_a_foreign_service_is_left_alone(world: World) -> None:
     assert world.get(SERVICES, "m")["spec"]["ports"][0]["port"] == 1
 
 
+async def test_what_a_deleted_namesake_has_left_is_tried_again_soon_however_long_it_stays(world: World) -> None:
+    foreign = {"metadata": {"name": "m", "namespace": "default"}, "spec": {"ports": [{"port": 1}]}}
+    target = world.store.registry.parse(SERVICES.path(namespace="default"))
+    world.store.create(target, foreign)
+    world.apply()
+    for _ in range(4):
+        await world.loop.turn()
+        assert world.status()["reason"] == "NameConflict"
+        world.clock.advance(10)
+    world.store.delete(world.store.registry.parse(SERVICES.path(namespace="default", name="m")))
+    await world.loop.turn()
+    assert world.get(SERVICES, "m")["spec"]["selector"]["slmpack.dev/name"] == "m"
+
+
 async def test_a_service_that_somebody_changed_is_put_right(world: World) -> None:
     world.apply()
     await _settle(world)

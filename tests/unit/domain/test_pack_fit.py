@@ -286,9 +286,7 @@ def test_packs_are_made_of_whole_gpus_only() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("asked", "said"), [(4, "by prediction 2 pay on this GPU"), (2, "")]
-)
+@pytest.mark.parametrize(("asked", "said"), [(4, "by prediction 2 pay on this GPU"), (2, "")])
 def test_a_stated_number_of_engines_that_does_not_pay_is_said(asked: int, said: str) -> None:
     demand = a_demand(replicas=4, mode=Mode.MPS_PACK, max_per_gpu=asked)
     result = plan(a_snapshot(deployments=(a_deployment(demand=demand),), nodes=(whole_node("a", product=H100),)), PACKS)
