@@ -7,6 +7,7 @@ its slices are there: half a pool would be planned on devices that are about to 
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_PROFILE = re.compile(r"[0-9a-z.+-]{1,63}")
+"""It becomes a part of our claims' CEL: what no driver writes counts as missing."""
 _KEEPS_AWAY = frozenset({"NoSchedule", "NoExecute"})
 """Effects of a device's taint that a claim without tolerations does not get past."""
 
@@ -278,11 +281,11 @@ def _device(device: _Device) -> DraDevice | None:
     if _text(attributes, "type") != "mig":
         return None
     capacity = {name: one.value for name, one in (device.capacity or {}).items()}
-    memory = parse_bytes(_of(capacity, "memory") or 0)
+    memory, profile = parse_bytes(_of(capacity, "memory") or 0), _text(attributes, "profile")
     multiprocessors = _of(capacity, "multiprocessors")
     return DraDevice(
         name=device.name,
-        profile=_text(attributes, "profile") or f"{memory // MIB}Mi",
+        profile=profile if _PROFILE.fullmatch(profile) else f"{memory // MIB}Mi",
         memory_bytes=memory,
         multiprocessors=None if multiprocessors is None else parse_count(multiprocessors),
         product=_label(_text(attributes, "productName")),

@@ -143,6 +143,14 @@ async def test_attributes_may_carry_the_drivers_domain_and_a_profile_may_be_miss
     assert device.product == H100
 
 
+async def test_a_profile_that_no_driver_writes_does_not_reach_our_claims() -> None:
+    world = World()
+    attributes = {**ONE["attributes"], "profile": {"string": "1g.10gb' || true || '"}}
+    world.publish({"name": "a", "attributes": attributes, "capacity": ONE["capacity"]})
+    (device,) = (await world.node()).devices
+    assert device.profile == "9984Mi"
+
+
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
