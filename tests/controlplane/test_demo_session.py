@@ -14,6 +14,7 @@ from slmpack.cli.stages import DEMO_NAMESPACE, demo_nodes
 from slmpack.devcluster.cluster import system_clock
 from slmpack.devcluster.kubelet import Kubelets
 from tests.support.control_plane import ApiError, ControlPlane
+from tests.support.loops import connections_closed
 from tests.unit.cli.playing import a_demo, check_session, run_session
 
 pytestmark = pytest.mark.timeout(300)
@@ -33,6 +34,7 @@ def kubelets(control_plane: ControlPlane) -> Iterator[None]:
         ):
             started.set()
             await stop.wait()
+        await connections_closed()
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(play()))
     thread.start()

@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
 import ssl
 import threading
-import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -21,6 +19,8 @@ import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
+
+from tests.support.loops import connections_closed
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator
@@ -34,7 +34,6 @@ __all__ = ["Fault", "FaultProxy", "SeenRequest"]
 T = TypeVar("T")
 
 HOST = "127.0.0.1"
-CLOSE_SECONDS = 35.0
 HOP_BY_HOP = frozenset(
     {"connection", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "proxy-authorization"}
 )
@@ -109,7 +108,6 @@ class FaultProxy:
         self._requests: list[SeenRequest] = []
         self._listener: asyncio.Server | None = None
         self._watches: set[asyncio.BaseTransport | None] = set()
-        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
 
@@ -184,7 +182,7 @@ class FaultProxy:
     async def _open(self) -> None:
         self._session = aiohttp.ClientSession(
             auto_decompress=False,
-            connector=aiohttp.TCPConnector(limit=0, ssl=self._trust or True, socket_factory=self._make_socket),
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._trust or True),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
@@ -197,18 +195,7 @@ class FaultProxy:
         await self._stop_listening()
         await self._server.shutdown(1.0)
         await self._session.close()
-        # TLS says goodbye first: a loop that stops before that leaves open sockets behind.
-        deadline = self._loop.time() + CLOSE_SECONDS
-        while self._loop.time() < deadline and (  # noqa: ASYNC110 - sockets announce nothing when they close
-            self._server.connections or any(sock.fileno() >= 0 for sock in self._sockets)
-        ):
-            await asyncio.sleep(0.01)
-
-    def _make_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
-        family, kind, protocol, *_ = address
-        made = socket.socket(family, kind, protocol)
-        self._sockets.add(made)
-        return made
+        await connections_closed()
 
     async def _listen(self) -> None:
         if self._listener is None:

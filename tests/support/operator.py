@@ -21,6 +21,7 @@ from slmpack.adapters.kube import KubeClient
 from slmpack.devcluster.kubelet import Kubelets
 from slmpack.devcluster.worker import Timing
 from slmpack.permissions import cluster_role, lease_role, namespaced_role
+from tests.support.loops import connections_closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -186,6 +187,7 @@ def playing_nodes(
         for node in nodes:
             control_plane.kubectl("delete", "node", node["metadata"]["name"], "--ignore-not-found", "--wait=false")
         run(client.close())
+        run(connections_closed())
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
