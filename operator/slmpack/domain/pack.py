@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["MOST_ENGINES", "EngineReport", "EngineState", "PackRecord", "PackReport"]
+__all__ = ["CONTROL_PORT", "MOST_ENGINES", "EngineReport", "EngineState", "PackRecord", "PackReport"]
 
+CONTROL_PORT = 8090
+"""Of the pod, where its supervisor answers the operator and the kubelet's probes."""
 MOST_ENGINES = 64
 """As many as a supervisor takes. No pack has so many: MPS takes 48 clients a GPU, 60 since CUDA 13.1."""
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from slmpack.domain.case import Case, World
-from slmpack.domain.pack import EngineReport, EngineState
+from slmpack.domain.pack import CONTROL_PORT, EngineReport, EngineState
 from slmpack.domain.plan import ReplicaState
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.rollout import start_problem
@@ -86,8 +86,8 @@ def _unheard(whole: ReplicaState, index: int, pod: PodView, now: datetime) -> Re
     if pod.ready_since is not None and now - pod.ready_since >= _TIME_TO_ANSWER:
         message = (
             f"the pack's supervisor does not answer the operator, so nobody knows how engine {index} is, and none is "
-            "started or stopped; what runs serves on. Let the operator reach port 8090 of the pod (a NetworkPolicy? an "
-            "operator outside of the cluster needs --pod-proxy)"
+            f"started or stopped; what runs serves on. Let the operator reach port {CONTROL_PORT} of the pod (a "
+            "NetworkPolicy? an operator outside of the cluster needs --pod-proxy)"
         )
         problem = Problem(reason=Reason.SUPERVISOR_UNREACHABLE, message=message)
     elif first:

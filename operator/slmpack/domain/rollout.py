@@ -93,7 +93,6 @@ def keep_book(
     wanted = max(0, short) + surge
     updated, seated = seat(updated, wanted, most=demand.max_per_gpu)
     deletes.extend(_unused(demand, live, updated))
-    missing = 0 if refused else wanted - seated
     return Book(
         updated=tuple(updated),
         old=tuple(old),
@@ -101,7 +100,7 @@ def keep_book(
         deletes=tuple(deletes),
         ends=found.ends,
         sets=sets(ours, (*updated, *old), rolled=shrunk.rolled),
-        missing=_missing(demand, missing, kept_graves, [*live, *dying], policy),
+        missing=_missing(demand, 0 if refused else wanted - seated, kept_graves, [*live, *dying], policy),
         surge=surge,
         rolling=rolling,
         rollout=_rollout_state(demand, updated, old, stopped),

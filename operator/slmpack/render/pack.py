@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from slmpack.domain.pack import CONTROL_PORT
 from slmpack.domain.plan import CreatePod
 from slmpack.domain.quantity import MIB
 from slmpack.domain.sharing import MpsPack
@@ -19,13 +20,12 @@ from slmpack.render.lifecycle import Drain, drain_within, probes
 from slmpack.render.names import pack_account_name, slice_name
 from slmpack.render.pod_parts import Body, grace_seconds
 
-__all__ = ["CONTROL", "CONTROL_PORT", "PROGRAM", "engine_port", "pack_body"]
+__all__ = ["CONTROL", "PROGRAM", "engine_port", "pack_body"]
 
 Json = dict[str, Any]
 
 CONTROL = "control"
 """Name of the supervisor's port."""
-CONTROL_PORT = 8090
 PROGRAM = "/slmpack/supervisor.pyz"
 
 _CONTAINER = "pack"

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slmpack.domain.engine import DEFAULT_IMAGE, EngineVersion
+from slmpack.domain.pack import CONTROL_PORT
 from slmpack.render.engine_args import PORT
 from slmpack.render.names import slice_name
-from slmpack.render.pack import CONTROL_PORT, PROGRAM, engine_port
+from slmpack.render.pack import PROGRAM, engine_port
 from slmpack.render.pod import render_pod
 from slmpack.render.service import render_service
 from slmpack.supervisor.config import Pack, parse_pack
