@@ -26,6 +26,7 @@ demo: init ## a cluster without GPUs or Kubernetes, the operator, and the packin
 
 test: init ## every test, the real control plane included
 	@$(PY) -m tests.support.control_plane build
+	@$(PY) -m tests.support.prometheus build
 	@$(PY) -m pytest -q -n 2 --cov --cov-branch --cov-report=term tests/unit tests/repo $(ARGS)
 	@$(PY) -m pytest -q -n 2 tests/supervisor $(ARGS)
 	@$(PY) -m pytest -q -n 0 tests/controlplane $(ARGS)
@@ -52,7 +53,7 @@ crds: init ## write crds/ from the models
 	@$(PY) -m slmpack.api.crd > crds/slmdeployments.slmpack.dev.yaml
 
 golden: init ## write the golden manifests anew
-	@$(PY) -m pytest -q tests/unit/render tests/unit/cli/test_estimate_docs.py --update-golden
+	@$(PY) -m pytest -q tests/unit/render tests/unit/cli/test_estimate_docs.py tests/unit/cli/test_explain_docs.py --update-golden
 
 bench: init ## print the benchmarks' figures
 	@$(PY) -m benchmarks $(ARGS)

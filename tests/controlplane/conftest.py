@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.binaries import BinariesError, ensure_binaries
 from tests.support.control_plane import ControlPlane, StartError
+from tests.support.prometheus import ensure_prometheus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,10 +24,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        try:
-            ensure_binaries(say=_say)
-        except BinariesError as error:
-            _say(f"control plane: {error}")
+        for ensure in (ensure_binaries, ensure_prometheus):
+            try:
+                ensure(say=_say)
+            except BinariesError as error:
+                _say(f"error: {error}")
 
 
 def _say(text: str) -> None:

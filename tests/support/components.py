@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from tests.support.pki import Authority, KeyPair, write_key_pair
 
-__all__ = ["LOOPBACK", "Credentials", "Ports", "commands", "write_kubeconfig"]
+__all__ = ["LOOPBACK", "Credentials", "Ports", "commands", "free_ports", "write_kubeconfig"]
 
 LOOPBACK = "127.0.0.1"
 SERVICE_RANGE = "10.96.0.0/16"
@@ -35,16 +35,19 @@ class Ports:
     @classmethod
     def choose(cls) -> Self:
         """Different ports on which nothing listens now."""
-        chosen: dict[str, int] = {}
         names = [field.name for field in fields(cls)]
-        for port in random.sample(BELOW_EPHEMERAL, k=len(BELOW_EPHEMERAL)):
-            if len(chosen) == len(names):
-                return cls(**chosen)
-            if _is_free(port):
-                chosen[names[len(chosen)]] = port
-        raise OSError(
-            f"no {len(names)} free ports from {BELOW_EPHEMERAL.start} to {BELOW_EPHEMERAL.stop} on {LOOPBACK}"
-        )
+        return cls(**dict(zip(names, free_ports(len(names)), strict=True)))
+
+
+def free_ports(count: int) -> list[int]:
+    """Different loopback ports on which nothing listens now. OSError if there are not so many."""
+    chosen: list[int] = []
+    for port in random.sample(BELOW_EPHEMERAL, k=len(BELOW_EPHEMERAL)):
+        if len(chosen) == count:
+            return chosen
+        if _is_free(port):
+            chosen.append(port)
+    raise OSError(f"no {count} free ports from {BELOW_EPHEMERAL.start} to {BELOW_EPHEMERAL.stop} on {LOOPBACK}")
 
 
 def _is_free(port: int) -> bool:
