@@ -275,6 +275,8 @@ def test_an_example_is_applied_and_listed_by_kubectl(cluster: ControlPlane) -> N
     header, row = cluster.kubectl("get", "slm", "-n", namespace).stdout.splitlines()
     assert re.split(r"\s{2,}", header.strip()) == ["NAME", "READY", "PER GPU", "SHARE", "GPU", "REASON", "AGE"]
     assert re.split(r"\s{2,}", row.strip())[:-1] == [name, *map(str, status.values())]
+    wide = cluster.kubectl("get", "slm", "-n", namespace, "-o", "wide").stdout.splitlines()
+    assert re.split(r"\s{2,}", wide[0].strip())[-1] == "SCALING"
 
 
 def _names(schema: dict[str, Any]) -> Iterator[str]:
@@ -322,13 +324,25 @@ def test_scale_reads_and_writes_the_spec(cluster: ControlPlane) -> None:
     assert cluster.request("GET", path)["spec"]["replicas"] == 7
 
 
-def test_scale_without_replicas_is_an_error(cluster: ControlPlane) -> None:
+@pytest.mark.parametrize("scaling", [None, {"max": 4}], ids=["neither", "scaling"])
+def test_scale_without_replicas_is_an_error(cluster: ControlPlane, scaling: dict[str, int] | None) -> None:
     namespace = cluster.new_namespace("scale")
     obj = copy.deepcopy(examples()["mig.yaml"])
+    name = obj["metadata"]["name"]
     del obj["spec"]["replicas"]
+    obj["spec"] |= {"scaling": scaling} if scaling else {}
     _create(cluster, namespace, obj, dry_run=False)
     with pytest.raises(ApiError, match=r"the spec replicas field \\?\".spec.replicas\\?\" does not exist"):
-        cluster.request("GET", f"{API}/namespaces/{namespace}/slmdeployments/{obj['metadata']['name']}/scale")
+        cluster.request("GET", f"{API}/namespaces/{namespace}/slmdeployments/{name}/scale")
+
+
+def test_what_is_scaled_cannot_be_given_a_fixed_number_beside(cluster: ControlPlane) -> None:
+    namespace = cluster.new_namespace("scale")
+    obj = examples()["chat.yaml"]
+    _create(cluster, namespace, obj, dry_run=False)
+    with pytest.raises(RuntimeError, match=r"give replicas .* or scaling, not both"):
+        cluster.kubectl("scale", "-n", namespace, "slm", "chat", "--replicas=2")
+    assert "replicas" not in cluster.request("GET", f"{API}/namespaces/{namespace}/slmdeployments/chat")["spec"]
 
 
 def test_null_is_absent(cluster: ControlPlane, namespace: str) -> None:
@@ -361,6 +375,23 @@ def test_status_of_the_operator_is_kept_whole(cluster: ControlPlane) -> None:
             "kvBytesPerToken": 196_608,
             "totalBytes": 2**40,
             "basis": "modelled",
+        },
+        "scaling": {
+            "desired": 2,
+            "wished": 3,
+            "known": True,
+            "reason": "Steady",
+            "message": "12.3 requests/s arrive",
+            "limitedBy": "AtMax",
+            "power": "350 W (300 to 400)",
+            "decidedAt": "2026-11-21T13:00:00Z",
+            "lastScaleTime": "2026-11-21T12:00:00Z",
+            "lastDirection": "Up",
+            "lowerSince": "2026-11-21T12:59:00Z",
+            "higherSince": "2026-11-21T12:59:30Z",
+            "lastRequestTime": "2026-11-21T12:59:45Z",
+            "startSeconds": 41.5,
+            "figures": [{"name": "demand", "value": 12.3, "unit": "requests/s", "basis": "measured"}],
         },
         "placements": [{"pod": "a-0", "node": "n", "resource": "nvidia.com/gpu", "share": "Exclusive", "ready": True}],
         "unplaced": [{"count": 1, "reason": "InsufficientGpus", "message": "no L4 is free"}],

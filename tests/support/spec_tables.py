@@ -45,7 +45,8 @@ def good_specs() -> list[dict[str, Any]]:
 def examples() -> dict[str, dict[str, Any]]:
     return {
         path.name: yaml.safe_load(path.read_text())
-        for path in [*sorted((ROOT / "examples").glob("*.yaml")), *sorted((ROOT / "examples/sharing").glob("*.yaml"))]
+        for folder in ("examples", "examples/sharing", "examples/scaling")
+        for path in sorted((ROOT / folder).glob("*.yaml"))
     }
 
 

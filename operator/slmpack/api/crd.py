@@ -48,6 +48,8 @@ COLUMNS = (
     ("Reason", "string", ".status.reason", "Why not everything is Ready"),
     ("Age", "date", ".metadata.creationTimestamp", "Time since creation"),
 )
+WIDE = (("Scaling", "string", ".status.scaling.reason", "Why so many are wanted; with spec.scaling"),)
+"""Columns of `kubectl get -o wide`."""
 
 
 class NotStructuralError(Exception):
@@ -84,9 +86,11 @@ def main() -> None:
 
 
 def _version() -> dict[str, Any]:
-    columns = [
-        {"name": name, "type": kind, "jsonPath": path, "description": text} for name, kind, path, text in COLUMNS
+    columns: list[dict[str, Any]] = [
+        {"name": name, "type": kind, "jsonPath": path, "description": text} for name, kind, path, text in COLUMNS + WIDE
     ]
+    for column in columns[len(COLUMNS) :]:
+        column["priority"] = 1
     scale = {
         "specReplicasPath": ".spec.replicas",
         "statusReplicasPath": ".status.replicas",

@@ -10,7 +10,7 @@ from slmpack.api.base import WHOLE, ApiModel, DnsName
 from slmpack.api.rules import Rule, matching, present
 from slmpack.domain.workload import DEFAULT_INPUT_TOKENS, DEFAULT_OUTPUT_TOKENS
 
-__all__ = ["BoundsSpec", "ProfileRef", "WorkloadSpec", "seconds"]
+__all__ = ["BoundsSpec", "Latency", "ProfileRef", "WorkloadSpec", "seconds"]
 
 MOST_TOKENS = 16_777_216
 

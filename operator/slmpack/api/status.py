@@ -11,14 +11,17 @@ from slmpack.api.rules import ListMap
 
 __all__ = [
     "DECISIONS_MAX",
+    "FIGURES_MAX",
     "PLACEMENTS_MAX",
     "REASONS_MAX",
     "UNPLACED_MAX",
     "ConditionStatus",
     "DecisionStatus",
+    "FigureStatus",
     "FootprintStatus",
     "PlacementStatus",
     "SLMDeploymentStatus",
+    "ScalingStatus",
     "UnplacedStatus",
 ]
 
@@ -27,6 +30,7 @@ PLACEMENTS_MAX = 256
 UNPLACED_MAX = 16
 REASONS_MAX = 16
 DECISIONS_MAX = 8
+FIGURES_MAX = 32
 
 Short = Annotated[str, Field(max_length=253)]
 Message = Annotated[str, Field(max_length=32768)]
@@ -43,7 +47,8 @@ class ConditionStatus(StatusModel):
     """metav1.Condition."""
 
     type: Annotated[str, Field(max_length=316)]
-    """Ready, Reconciling, Stalled, Accepted, Fits, Scaled or MemoryLimitEnforced."""
+    """Ready, Reconciling, Stalled, Accepted, Fits, Scaled, MemoryLimitEnforced, or with spec.scaling ScalingActive or
+    ScalingLimited."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
     observed_generation: Annotated[int, Field(ge=0)] = 0
@@ -151,6 +156,61 @@ class UnplacedStatus(StatusModel):
     """Why, with the binding constraint and the nearest thing that would fit."""
 
 
+class FigureStatus(StatusModel):
+    """A number that led to a decision."""
+
+    name: Short
+    """What it is, for instance demand, capacity or waiting."""
+    value: float
+    """How much, to three digits."""
+    unit: Short = ""
+    """requests/s, tokens/s, s, W or replicas; empty for a part of one."""
+    basis: Short = ""
+    """measured, calibrated, modelled or assumed."""
+
+
+class ScalingStatus(StatusModel):
+    """How many replicas are wanted by what is measured, and what the next decision has to know of this one.
+
+    Words and figures are told anew when the decision changes, else at most once a minute.
+    """
+
+    desired: Annotated[int, Field(ge=0)]
+    """Replicas wanted now."""
+    wished: Annotated[int, Field(ge=0)] = 0
+    """Replicas that the load alone asks for; another number than desired where a bound, the pace, power or something
+    unknown holds it."""
+    known: bool = False
+    """Whether everything that the decision needs was measured; if not, the number is held."""
+    reason: Short = ""
+    """Why, as one CamelCase word for machines."""
+    message: Reason = ""
+    """Why, in a sentence with the numbers."""
+    limited_by: Short | None = None
+    """Why more replicas, though wished, are not wanted: AtMax, PowerCeiling or DoesNotPay."""
+    power: Short | None = None
+    """Watts of the hottest GPU with these replicas at their load; an estimate."""
+    decided_at: AwareDatetime | None = None
+    """When these words and figures were found."""
+    last_scale_time: AwareDatetime | None = None
+    """When desired last changed."""
+    last_direction: Literal["Up", "Down"] | None = None
+    """Which way it changed then."""
+    lower_since: AwareDatetime | None = None
+    """Since when fewer replicas would do, without a break."""
+    higher_since: AwareDatetime | None = None
+    """Since when more were wished, without a break; only where behaviour.scaleUp waits for that."""
+    hold_seconds: Annotated[float, Field(ge=0)] | None = None
+    """Patience learned from ends that were soon taken back: fewer replicas must do for a part of so many seconds before
+    any ends, the smaller the faster a replica starts."""
+    last_request_time: AwareDatetime | None = None
+    """When a request was last seen; kept up to date with min 0, to within a tenth of scaleToZeroAfterSeconds."""
+    start_seconds: Annotated[float, Field(ge=0)] | None = None
+    """Median of the measured starts of a replica."""
+    figures: Annotated[Items[FigureStatus], Field(max_length=FIGURES_MAX)] = ()
+    """The numbers that led to the decision."""
+
+
 class SLMDeploymentStatus(StatusModel):
     """What the operator found and did."""
 
@@ -184,10 +244,15 @@ class SLMDeploymentStatus(StatusModel):
     """Device memory that one replica needs."""
     decisions: Annotated[Items[DecisionStatus], Field(max_length=DECISIONS_MAX)] = ()
     """What pays on one GPU of each kind in use, and why; without one, of the best that suits."""
+    scaling: ScalingStatus | None = None
+    """How many replicas are wanted by what is measured; only with spec.scaling."""
+    repack: Short | None = None
+    """GPUs that would come free if some of these replicas were moved, estimated; nothing moves them by itself. Absent
+    where none would, and in clusters with more than 64 GPU pods, where only `slmpack plan --repack` looks."""
     placements: Annotated[Items[PlacementStatus], Field(max_length=PLACEMENTS_MAX)] = ()
     """Where the replicas are, at most 256 of them."""
     unplaced: Annotated[Items[UnplacedStatus], Field(max_length=UNPLACED_MAX)] = ()
     """Why replicas have no place."""
     conditions: Annotated[Items[ConditionStatus], Field(max_length=16), ListMap(("type",))] = ()
     """Conditions: Ready sums up; Accepted, Fits, Scaled and MemoryLimitEnforced say why; Reconciling and Stalled are
-    for tools."""
+    for tools; ScalingActive and ScalingLimited are as a HorizontalPodAutoscaler's."""

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from slmpack.api.load_spec import BoundsSpec, WorkloadSpec, seconds
+from slmpack.api.scaling_spec import to_scaling
 from slmpack.api.v1alpha1 import SLMDeployment, SLMDeploymentSpec
 from slmpack.domain.engine import ArgsResult, EngineProblem, EngineTable, EngineVersion, check_env, normalise_args
 from slmpack.domain.engine_version import parse_engine_version
@@ -18,7 +19,7 @@ from slmpack.domain.model import ModelProfile
 from slmpack.domain.profile import Profile
 from slmpack.domain.quantity import GIB, parse_bytes, parse_millicores
 from slmpack.domain.reasons import Problem, Reason
-from slmpack.domain.sharing import Mode
+from slmpack.domain.sharing import Mode, WhenFull
 from slmpack.domain.snapshot import Demand, ModelUnknown, Rejected, Toleration
 from slmpack.domain.spec_hash import spec_hash
 from slmpack.domain.workload import Bounds, Objective, Workload
@@ -47,11 +48,11 @@ def translate(resource: SLMDeployment, *, known: Known, engines: EngineTable) ->
     spec = resource.spec
     version = parse_engine_version(spec.engine.image, spec.engine.version)
     if isinstance(version, EngineProblem):
-        return Rejected(problems=(_unsupported(version), *_env_problems(spec)), replicas=spec.replicas)
+        return Rejected(problems=(_unsupported(version), *_env_problems(spec)), replicas=_fixed(spec))
     args = normalise_args(spec.engine.args, version, engines)
     problems = (*(_invalid(p) for p in args.problems), *_args_conflicts(args), *_env_problems(spec))
     if problems:
-        return Rejected(problems=problems, replicas=spec.replicas)
+        return Rejected(problems=problems, replicas=_fixed(spec))
     return _demand(resource, version, args.args, known=known)
 
 
@@ -65,7 +66,8 @@ def _demand(
     spec = resource.spec
     template: dict[str, Any] = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return Demand(
-        replicas=spec.replicas,
+        replicas=_most(spec),
+        scaling=None if spec.scaling is None else to_scaling(spec.scaling),
         spec_hash=spec_hash(template),
         model_source=spec.model.source,
         model=known.model,
@@ -77,6 +79,7 @@ def _demand(
         mode=Mode(spec.sharing.mode),
         max_per_gpu=spec.sharing.max_per_gpu,
         sm_percent=spec.sharing.sm_percent,
+        when_full=WhenFull(spec.sharing.when_full),
         gpu_products=frozenset(product.replace(" ", "-") for product in spec.sharing.gpu_products),
         tolerations=tuple(
             Toleration(key=t.key, operator=t.operator, value=t.value, effect=t.effect or "")
@@ -92,6 +95,18 @@ def _demand(
         profile=known.profile,
         template=template,
     )
+
+
+def _fixed(spec: SLMDeploymentSpec) -> int | None:
+    """How many replicas the user wants; None where that is decided by what is measured."""
+    return _most(spec) if spec.scaling is None else None
+
+
+def _most(spec: SLMDeploymentSpec) -> int:
+    """The fixed number, 1 where none is given (D3); with scaling the most, until it is decided."""
+    if spec.scaling is not None:
+        return spec.scaling.max
+    return 1 if spec.replicas is None else spec.replicas
 
 
 def _workload(spec: WorkloadSpec, *, most: int | None) -> Workload:

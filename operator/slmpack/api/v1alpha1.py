@@ -15,6 +15,7 @@ from slmpack.api.load_spec import BoundsSpec, ProfileRef, WorkloadSpec
 from slmpack.api.pod_env import KeySelector
 from slmpack.api.pod_spec import PodSpec, Toleration
 from slmpack.api.rules import ListSet, Rule, Shown, keys_matching, matching, not_reserved, present
+from slmpack.api.scaling_spec import ScalingBlock
 from slmpack.api.status import SLMDeploymentStatus
 
 __all__ = [
@@ -223,6 +224,10 @@ class SharingSpec(ApiModel):
     """At most this percentage of the GPU's multiprocessors for each engine of an MPSPack (MPS' active thread
     percentage), so that one engine cannot keep the others from computing. It is a ceiling, no reservation, and
     mostly costs throughput. Only with mode MPSPack. Default: no ceiling. Example: `50`."""
+    when_full: Literal["Report", "Pending"] = "Report"
+    """What becomes of a replica that has no room. Report: status says why, and no pod is made. Pending: its pod is made
+    without a node, so that a node autoscaler (Karpenter, Cluster Autoscaler) sees the demand. A change restarts
+    nothing. Example: `Pending`."""
     gpu_products: Annotated[
         Items[
             Annotated[
@@ -291,9 +296,12 @@ class SLMDeploymentSpec(ApiModel):
     """The vLLM engine that each replica runs. Default: `vllm/vllm-openai:v0.33.0` with flags chosen by the plan."""
     sharing: SharingSpec = SharingSpec()
     """How replicas share GPUs, and which GPUs they may use. Default: mode Auto on any known GPU."""
-    replicas: Annotated[StrictInt, Field(ge=0, le=10_000)] = 1
+    replicas: Annotated[StrictInt, Field(ge=0, le=10_000)] | None = None
     """Replicas wanted. `kubectl scale` and a HorizontalPodAutoscaler write it; without it GET /scale is an error, so
-    give it where one of them is used. Example: `3`."""
+    give it where one of them is used. Not with scaling. Default: 1, without scaling. Example: `3`."""
+    scaling: ScalingBlock | None = None
+    """Lets slmpack say how many replicas there are, by what is measured: requests, latencies, KV cache, watts. Not with
+    replicas. Default: none, replicas says it. Example: `{min: 1, max: 8}`."""
     workload: WorkloadSpec = WorkloadSpec()
     """What the replicas serve. A change applies to replicas made later; it restarts nothing.
     Default: replicas times the knee in flight, 512 tokens in, 256 out, assumed and labelled so."""
@@ -312,6 +320,12 @@ class SLMDeploymentSpec(ApiModel):
     Default: nothing."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.replicas) || !has(self.scaling)",
+            check=lambda it: len(present(it, "replicas", "scaling")) < 2,
+            message="give replicas (a fixed number; also for a HorizontalPodAutoscaler) or scaling, not both",
+            field="scaling",
+        ),
         Rule(
             cel="!has(self.model.tokenSecret) || !has(self.pod) || !has(self.pod.env)"
             " || !self.pod.env.exists(e, e.name == 'HF_TOKEN')",

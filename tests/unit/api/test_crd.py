@@ -50,7 +50,7 @@ def test_every_field_has_a_description_and_every_optional_value_says_its_default
 
 def test_defaults_in_descriptions_come_from_the_model() -> None:
     fields = dict(walk(SCHEMA))
-    assert fields[".spec.replicas"]["description"].endswith("Default: `1`.")
+    assert fields[".spec.service.port"]["description"].endswith("Default: `8000`.")
     assert fields[".spec.engine.image"]["description"].endswith("Default: `vllm/vllm-openai:v0.33.0`.")
     assert fields[".spec.pod.volumeMounts[].readOnly"]["description"].endswith("Default: `false`.")
 
@@ -71,8 +71,11 @@ def test_scale_status_columns_and_conditions() -> None:
             "labelSelectorPath": ".status.selector",
         },
     }
-    columns = [column["name"] for column in VERSION["additionalPrinterColumns"]]
-    assert columns == ["Ready", "Per GPU", "Share", "GPU", "Reason", "Age"]
+    columns = {column["name"]: column.get("priority", 0) for column in VERSION["additionalPrinterColumns"]}
+    assert [name for name, priority in columns.items() if not priority] == [
+        *("Ready", "Per GPU", "Share", "GPU", "Reason", "Age"),
+    ]
+    assert [name for name, priority in columns.items() if priority] == ["Scaling"]
     conditions = dict(walk(SCHEMA))[".status.conditions"]
     assert conditions["x-kubernetes-list-type"] == "map"
     assert conditions["x-kubernetes-list-map-keys"] == ["type"]

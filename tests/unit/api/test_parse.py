@@ -108,7 +108,7 @@ def test_defaults_of_the_shortest_spec() -> None:
     assert spec.pod.termination_grace_period_seconds == 60
     without = copy.deepcopy(examples()["qwen2.5-1.5b.yaml"])
     del without["spec"]["replicas"]
-    assert parsed(without).spec.replicas == 1
+    assert parsed(without).spec.replicas is None
 
 
 def test_null_is_absent() -> None:
@@ -137,7 +137,7 @@ def test_an_unknown_field_without_a_near_one_lists_what_there_is() -> None:
     obj = copy.deepcopy(examples()["mig.yaml"])
     obj["spec"]["sharing"]["zzz"] = 1
     assert said(obj) == [
-        "spec.sharing.zzz: unknown field; the fields here are gpuProducts, maxPerGPU, mode, smPercent, tolerations"
+        "spec.sharing.zzz: unknown field; the fields here are gpuProducts, maxPerGPU, mode, smPercent, tolerations, whenFull"
     ]
 
 
