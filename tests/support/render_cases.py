@@ -27,7 +27,7 @@ from slmpack.domain.sharing import (
     describe_share,
     starts_alone,
 )
-from slmpack.domain.snapshot import Demand, DeploymentView, Key, ModelUnknown, ReplicaRecord
+from slmpack.domain.snapshot import Demand, DeploymentView, Key, ModelUnknown, NodePins, NodeTerm, ReplicaRecord
 from slmpack.domain.spec_hash import spec_hash
 from slmpack.render.names import pod_name
 from slmpack.render.pack_children import PackPod
@@ -56,6 +56,7 @@ __all__ = [
     "a_deployment",
     "a_pack",
     "a_record",
+    "for_a_node_to_come",
     "render",
 ]
 
@@ -239,6 +240,16 @@ def a_create(
     )
 
 
+def for_a_node_to_come(create: CreatePod, *, labels: Mapping[str, str], terms: tuple[NodeTerm, ...] = ()) -> CreatePod:
+    """The same for no node (whenFull: Pending)."""
+    pins = NodePins(labels=tuple(sorted(labels.items())))
+    return replace(
+        create,
+        placement=replace(create.placement, node="", pins=pins, terms=terms),
+        record=replace(create.record, node="", pins=pins),
+    )
+
+
 def a_pack(*, running: tuple[int, ...] = (0, 1, 2), share: MpsPack = PACK, **changes: Any) -> CreatePod:
     create = a_create(share, kv_bytes=9 * GIB, **changes)
     pack = PackRecord(engines=len(share.limits_bytes), running=running)
@@ -263,6 +274,20 @@ CASES: dict[str, CreatePod] = {
     "pod-mig-slice": a_create(MIG, ordinal=1),
     "pod-mps-share": a_create(MPS, kv_bytes=9 * GIB),
     "pod-dra-claim": a_create(DRA),
+    "pod-for-a-node-to-come": for_a_node_to_come(a_create(), labels={"nvidia.com/gpu.product": "NVIDIA-L4"}),
+    "pod-for-a-share-to-come": for_a_node_to_come(
+        a_create(MPS, kv_bytes=9 * GIB, template={**SPEC, "pod": {"nodeSelector": {"disk": "ssd"}}}),
+        labels={
+            "nvidia.com/gpu.product": "NVIDIA-L4",
+            "nvidia.com/gpu.replicas": "4",
+            "nvidia.com/gpu.sharing-strategy": "mps",
+        },
+        terms=(
+            NodeTerm(key="pool", operator="In", values=("slm",)),
+            NodeTerm(key="zone", operator="In", values=("a", "b")),
+            NodeTerm(key="spot", operator="DoesNotExist"),
+        ),
+    ),
     "pod-old-engine": a_create(
         MPS, kv_bytes=9 * GIB, engine_version=EngineVersion(0, 11), engine_image="vllm/vllm-openai:v0.11.0"
     ),

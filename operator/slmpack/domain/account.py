@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
 from slmpack.domain.board import Board, Candidate, Room, Want
@@ -12,6 +12,7 @@ from slmpack.domain.case import Case, World
 from slmpack.domain.choice import Choice
 from slmpack.domain.inventory import where
 from slmpack.domain.packing import Packed, candidates_for, unhindered
+from slmpack.domain.pending import Asked
 from slmpack.domain.plan import (
     CreatePod,
     DeploymentPlan,
@@ -37,6 +38,7 @@ class Decided:
     creates: tuple[CreatePod, ...]
     waiting: tuple[tuple[Placement, Problem], ...]
     unplaced: tuple[Packed, ...]
+    asked: Asked = field(default_factory=Asked)
 
 
 def account_for(case: Case, decided: Decided, world: World, *, replaced: bool) -> DeploymentPlan:
@@ -55,6 +57,7 @@ def account_for(case: Case, decided: Decided, world: World, *, replaced: bool) -
     busy = leaving or creates or decided.waiting or replaced
     blocked = unplaced if rolling and not busy else ()
     short = bool(grouped or blocked)
+    pending = _pending(decided)
     return DeploymentPlan(
         deployment=case.view,
         footprint=need.footprint if need else None,
@@ -67,16 +70,35 @@ def account_for(case: Case, decided: Decided, world: World, *, replaced: bool) -
         creates=creates,
         waiting=decided.waiting,
         leaving=tuple(pod.key.name for pod in leaving),
-        unplaced=grouped,
+        unplaced=_with_note(grouped, pending, decided.asked.problem),
+        pending=pending,
         rollout=_rollout(case, blocked=blocked),
         problems=case.problems,
-        never=any(_never(packed.want, case.demand, world) for packed in unplaced[:1] if short and case.demand),
+        scale=case.scale,
+        never=not pending
+        and any(_never(packed.want, case.demand, world) for packed in unplaced[:1] if short and case.demand),
     )
 
 
 def _group(unplaced: Sequence[Packed]) -> tuple[Unplaced, ...]:
     counts = Counter(packed.problem for packed in unplaced if packed.problem is not None)
     return tuple(Unplaced(count=count, problem=problem) for problem, count in counts.items())
+
+
+def _pending(decided: Decided) -> tuple[str, ...]:
+    """Pods that wait for a node after this plan."""
+    made = (create.name for create in decided.creates if create.placement.pins is not None)
+    return (*(pod.key.name for pod in decided.asked.kept), *made)
+
+
+def _with_note(grouped: Sequence[Unplaced], pending: Sequence[str], problem: str) -> tuple[Unplaced, ...]:
+    """What of it waits for a node to come, or why nothing does."""
+    waits = f"{', '.join(pending)} {'waits' if len(pending) == 1 else 'wait'} for a node to come" if pending else ""
+    note = "; ".join(part for part in (waits, problem) if part)
+    return tuple(
+        replace(one, problem=replace(one.problem, message=f"{one.problem.message}; {note}")) if note else one
+        for one in grouped
+    )
 
 
 def _rollout(case: Case, *, blocked: Sequence[Packed]) -> RolloutState:

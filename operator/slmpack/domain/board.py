@@ -65,6 +65,8 @@ class Want:
     """Whether it is a rollout's extra one: it need not pay, as it stays only until its predecessor has gone."""
     apart: bool = False
     """Whether it had rather open a GPU of its own than join one in use (objective Latency, D7a)."""
+    frugal: bool = False
+    """Whether, of GPUs alike in use, that is best which takes the fewest joules a token (objective Energy, D7a)."""
     together: int = 1
     """How many replicas of its deployment are missing, it included."""
 
@@ -146,6 +148,11 @@ class Board:
         if free.get("pods", 0) < 1:
             return Problem(reason=Reason.INSUFFICIENT_PODS, message=f"node {node} has no room for another pod")
         return None
+
+    def left(self, node: str, requests: Mapping[str, int]) -> bool:
+        """Whether a node has room for a pod beside all that is there and all that is placed."""
+        free = self._free[node]
+        return all(free.get(name, 0) >= amount for name, amount in requests.items())
 
     def slices(self, node: str) -> str:
         """What is known of the node's MIG instances at the moment; empty where it has none."""
@@ -253,11 +260,12 @@ class Board:
             return False
         return self._count.get((want.deployment, candidate.node), 0) >= cap.replicas
 
-    def _preference(self, want: Want, candidate: Candidate) -> tuple[bool, int, int, float, str, str]:
-        """What suffices, GPUs that it opens (as if shares fill up GPU by GPU), what the GPU takes, size, name.
+    def _preference(self, want: Want, candidate: Candidate) -> tuple[bool, int, float, int, float, str, str]:
+        """What suffices, GPUs that it opens (as if shares fill up GPU by GPU), joules, what the GPU takes, size, name.
 
         The fewest GPUs opened come first, for a want apart the most; of those that open one, the GPU that carries most
-        of the missing replicas. Of shares that do not suffice the fastest comes first.
+        of the missing replicas. Of shares that do not suffice the fastest comes first. A frugal want joins GPUs in use
+        as others do, whose idle watts are spent anyway, and then goes where a token costs least, by prediction.
         """
         offer, fit = candidate.offer, candidate.fit
         used = offer.units - self._free[candidate.node][offer.resource]
@@ -268,7 +276,9 @@ class Board:
             opened = -1  # a seat in a pack is had already
         size = float(limit_bytes(candidate.share)) if fit.sufficient else -fit.each_tok_s
         many = -min(_carries(candidate), want.together) if opened > 0 else 0
-        return not fit.sufficient, -opened if want.apart else opened, many, size, candidate.node, offer.resource
+        joules = fit.joules_per_token if want.frugal else 0.0
+        by_gpus = -opened if want.apart else opened
+        return not fit.sufficient, by_gpus, joules, many, size, candidate.node, offer.resource
 
     def _put(self, want: Want, candidate: Candidate) -> None:
         self.placed[want.id] = candidate

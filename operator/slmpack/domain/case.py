@@ -9,9 +9,12 @@ from slmpack.domain.inventory import GpuNode, read_nodes
 from slmpack.domain.packing import candidates_for
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.rollout import Book, keep_book
+from slmpack.domain.scale_decision import ScaleDecision
+from slmpack.domain.scaling import decide_scale
 from slmpack.domain.sharing import Mode
 from slmpack.domain.sizing import Need, size_replica
 from slmpack.domain.snapshot import Demand, DeploymentView, PodView, Policy, Rejected, Snapshot
+from slmpack.domain.victims import Crowds, crowds_of
 
 __all__ = ["Case", "World", "open_cases"]
 
@@ -23,11 +26,14 @@ class World:
     snapshot: Snapshot
     nodes: tuple[GpuNode, ...]
     policy: Policy
+    crowds: Crowds
+    """Who is on the nodes whose GPUs are shared."""
 
     @classmethod
     def read(cls, snapshot: Snapshot, policy: Policy) -> World:
         """Read the nodes once."""
-        return cls(snapshot=snapshot, nodes=read_nodes(snapshot.nodes, policy.gpus), policy=policy)
+        nodes = read_nodes(snapshot.nodes, policy.gpus)
+        return cls(snapshot=snapshot, nodes=nodes, policy=policy, crowds=crowds_of(nodes, snapshot.pods))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +47,8 @@ class Case:
     """None freezes its pods: the spec is rejected, or the object is being deleted."""
     need: Need | None = None
     room: Room | None = None
+    scale: ScaleDecision | None = None
+    """Why `demand.replicas` is what it is; None where the user said it."""
     problems: tuple[Problem, ...] = ()
 
 
@@ -60,15 +68,46 @@ def _open(view: DeploymentView, pods: tuple[PodView, ...], world: World) -> Case
         return Case(view=view, pods=pods, problems=demand.problems)
     if view.deleting:
         return Case(view=view, pods=pods, demand=demand)
-    refused = world.snapshot.refused.get((view.key, demand.spec_hash))
-    book = keep_book(demand, pods, world.policy, now=world.snapshot.now, refused=refused)
     need = size_replica(demand, world.policy, (pod.record for pod in pods if pod.record is not None))
+    room = None if isinstance(need, Problem) else _room(demand, need, world)
+    scale = _scale(view, demand, pods, need, room, world)
+    if scale is not None:
+        demand = replace(demand, replicas=scale.desired)
+        view = replace(view, demand=demand)
+    refused = world.snapshot.refused.get((view.key, demand.spec_hash))
+    book = keep_book(demand, pods, world.policy, now=world.snapshot.now, refused=refused, crowds=world.crowds)
     if isinstance(need, Problem):
-        return Case(view=view, pods=pods, demand=demand, book=book, problems=(need,))
+        return Case(view=view, pods=pods, demand=demand, book=book, scale=scale, problems=(need,))
+    return Case(view=view, pods=pods, demand=demand, book=book, need=need, room=room, scale=scale)
+
+
+def _room(demand: Demand, need: Need, world: World) -> Room:
     room = candidates_for(demand, need, world.nodes, world.policy)
-    if demand.mode is Mode.DRA:
-        room = _by_claim(room, world.snapshot.dra)
-    return Case(view=view, pods=pods, demand=demand, book=book, need=need, room=room)
+    return _by_claim(room, world.snapshot.dra) if demand.mode is Mode.DRA else room
+
+
+def _scale(  # noqa: PLR0913, PLR0917 - a step of the line
+    view: DeploymentView,
+    demand: Demand,
+    pods: tuple[PodView, ...],
+    need: Need | Problem,
+    room: Room | None,
+    world: World,
+) -> ScaleDecision | None:
+    """Offers are judged for the most replicas: what a GPU may carry does not change with the hour's load."""
+    if demand.scaling is None:
+        return None
+    return decide_scale(
+        view,
+        demand,
+        demand.scaling,
+        need=None if isinstance(need, Problem) else need,
+        room=room,
+        pods=pods,
+        nodes=world.nodes,
+        snapshot=world.snapshot,
+        policy=world.policy,
+    )
 
 
 _OTHER_SHARES = frozenset({Reason.TIME_SLICED, Reason.SINGLE_STRATEGY_MIG, Reason.NO_MATCHING_GPU})

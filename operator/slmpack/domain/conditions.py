@@ -13,6 +13,8 @@ from datetime import datetime
 from slmpack.domain.memory_limit import memory_limit, replica_name
 from slmpack.domain.plan import DeploymentPlan, Outcome, ReplicaState
 from slmpack.domain.reasons import Problem, Reason
+from slmpack.domain.scale_decision import ScaleDecision
+from slmpack.domain.scale_news import Told, frozen, scaling_facts, tell
 from slmpack.domain.snapshot import Condition, Rejected
 
 __all__ = ["Verdict", "judge"]
@@ -66,6 +68,10 @@ class Verdict:
     share: str
     reason: Reason
     message: str
+    scaling: Told | None = None
+    """What is said of scaling; None without spec.scaling."""
+    decision: ScaleDecision | None = None
+    """This cycle's, of which `scaling` tells the news."""
 
 
 def judge(plan: DeploymentPlan, *, outcomes: Sequence[Outcome], now: datetime) -> Verdict:
@@ -74,6 +80,7 @@ def judge(plan: DeploymentPlan, *, outcomes: Sequence[Outcome], now: datetime) -
     ready = sum(state.ready for state in counted)
     demand = plan.deployment.demand
     desired = demand.replicas
+    told = _told(plan, now)
     cause = _cause(plan, counted, outcomes, desired)
     stalled = _stalled(plan)
     done = cause.reason in {Reason.ALL_READY, Reason.SCALED_TO_ZERO}
@@ -86,6 +93,7 @@ def judge(plan: DeploymentPlan, *, outcomes: Sequence[Outcome], now: datetime) -
         ("Reconciling", "False" if settled else "True", cause.reason, cause.message),
         _scaled(plan, len(counted), desired, cause),
         ("Stalled", "True" if stalled else "False", *_said(stalled or cause)),
+        *(scaling_facts(told.note) if told is not None else ()),
     )
     return Verdict(
         conditions=tuple(_condition(plan, now, fact) for fact in facts),
@@ -97,7 +105,18 @@ def judge(plan: DeploymentPlan, *, outcomes: Sequence[Outcome], now: datetime) -
         share=", ".join(sorted({state.share for state in counted})),
         reason=cause.reason,
         message=cause.message,
+        scaling=told,
+        decision=plan.scale,
     )
+
+
+def _told(plan: DeploymentPlan, now: datetime) -> Told | None:
+    demand = plan.deployment.demand
+    if isinstance(demand, Rejected):
+        return frozen(plan.deployment)
+    if plan.scale is None or demand.scaling is None:
+        return None
+    return tell(plan.deployment, plan.scale, demand.scaling, now=now)
 
 
 def _said(problem: Problem) -> tuple[Reason, str]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import ceil
-from typing import assert_never
+from math import ceil, inf
 
 from slmpack.domain.choice import Ask, BoundsNotKept, Choice
 from slmpack.domain.cut import Cut, cut_pack
@@ -17,15 +16,14 @@ from slmpack.domain.decide import MOST_REPLICAS, Decision, decide_at, decide_row
 from slmpack.domain.engine_settings import EngineSettings
 from slmpack.domain.gpu import GpuModel
 from slmpack.domain.knee import Binding
-from slmpack.domain.mig import find_profile
 from slmpack.domain.part import Part
 from slmpack.domain.performance import Unpredictable
-from slmpack.domain.prediction import Sharing, Site
 from slmpack.domain.profile_use import calibration_for
 from slmpack.domain.reasons import Problem
 from slmpack.domain.room import Room
 from slmpack.domain.serving import Engine
-from slmpack.domain.sharing import DraClaim, Exclusive, MigSlice, MpsPack, MpsShare, Share, Unit
+from slmpack.domain.sharing import Exclusive, MpsPack, MpsShare, Share, Unit
+from slmpack.domain.site import site_of
 from slmpack.domain.sizing import Need, engine_of, room_in
 from slmpack.domain.snapshot import Demand, Policy
 
@@ -60,6 +58,11 @@ class Fit:
     def each_tok_s(self) -> float:
         """Expected output tokens a second of one replica; 0 where nothing is predicted."""
         return self.choice.prediction.tenants[0].throughput_tok_s.expected if isinstance(self.choice, Choice) else 0.0
+
+    @property
+    def joules_per_token(self) -> float:
+        """Expected, of a GPU at its part of the load; infinity where nothing is predicted."""
+        return self.choice.prediction.energy_j_per_token.expected if isinstance(self.choice, Choice) else inf
 
     @property
     def carries(self) -> bool | None:
@@ -226,14 +229,5 @@ def _notes(share: Share, demand: Demand, choice: Choice | BoundsNotKept | Unpred
 
 def _row(kind: Kind) -> tuple[Cut, ...]:
     """What one GPU can carry: 1, 2, ... replicas, all shares alike."""
-    share, gpu = kind.share, kind.gpu
-    match share:
-        case Exclusive():
-            site = Site(gpu=gpu, sharing=Sharing.NONE)
-        case MigSlice() | DraClaim():
-            site = Site(gpu=gpu, sharing=Sharing.MIG, mig_profile=find_profile(gpu, share.profile))
-        case MpsShare():
-            site = Site(gpu=gpu, sharing=Sharing.MPS, sm_percent=share.active_thread_percentage)
-        case _:
-            assert_never(share)
-    return tuple(Cut(site=site, replicas=k, share=share) for k in range(1, kind.per_gpu + 1))
+    site = site_of(kind.share, kind.gpu)
+    return tuple(Cut(site=site, replicas=k, share=kind.share) for k in range(1, kind.per_gpu + 1))

@@ -81,7 +81,7 @@ def where(pod: PodView) -> str | None:
         return None
     if pod.node is not None:
         return pod.node
-    return pod.record.node if pod.record is not None else None
+    return (pod.record.node or None) if pod.record is not None else None
 
 
 def free_on(node: GpuNode, pods: tuple[PodView, ...]) -> dict[str, int]:

@@ -8,8 +8,9 @@ from slmpack.domain.engine_settings import EngineSettings
 from slmpack.domain.fit import Fit
 from slmpack.domain.footprint import Footprint
 from slmpack.domain.reasons import Problem
+from slmpack.domain.scale_decision import ScaleDecision
 from slmpack.domain.sharing import Share
-from slmpack.domain.snapshot import Demand, DeploymentView, Key, ReplicaRecord
+from slmpack.domain.snapshot import Demand, DeploymentView, Key, NodePins, NodeTerm, ReplicaRecord
 
 __all__ = [
     "Action",
@@ -35,7 +36,16 @@ class Placement:
     """Where a replica goes: a node and a resource, never a GPU index (D5b)."""
 
     node: str
+    """Empty where `pins` say what its node must be like."""
     share: Share
+    pins: NodePins | None = None
+    terms: tuple[NodeTerm, ...] = ()
+    """Beside `pins`: which nodes the operator packs."""
+
+    @property
+    def where(self) -> str:
+        """The node, in words."""
+        return self.node or "a node that is yet to come"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,9 +175,15 @@ class DeploymentPlan:
     leaving: tuple[str, ...]
     """Pods of its own that are ending; replicas without room may have theirs."""
     unplaced: tuple[Unplaced, ...]
+    pending: tuple[str, ...] = ()
+    """Pods, there or made now, that wait for a node to come (whenFull: Pending), for replicas in `unplaced`."""
     rollout: RolloutState
     problems: tuple[Problem, ...]
     """Why the deployment is rejected or frozen; empty when it is neither."""
+    scale: ScaleDecision | None = None
+    """How many are wanted and why; None where the user says how many, or nothing can be decided."""
+    repack: str = ""
+    """What a move of its running replicas would free, in a sentence; empty where nothing, or where nobody looked."""
     never: bool = False
     """Whether the present cluster could never satisfy the spec (kstatus' Stalled)."""
 

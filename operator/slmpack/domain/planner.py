@@ -6,7 +6,7 @@ snapshot's tuples never matters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -16,6 +16,7 @@ from slmpack.domain.case import Case, World, open_cases
 from slmpack.domain.inventory import where
 from slmpack.domain.pack import PackRecord
 from slmpack.domain.packing import Packed, Packing, pack
+from slmpack.domain.pending import Asked, NewPod, ask_for_nodes
 from slmpack.domain.picture import draw_bars
 from slmpack.domain.plan import ClusterPlan, CreatePod, DeletePod, DeploymentPlan, Placement, SetEngines
 from slmpack.domain.reasons import Problem, Reason
@@ -53,12 +54,14 @@ def plan_cluster(snapshot: Snapshot, policy: Policy) -> ClusterPlan:
     packing = pack([queued.want for queued in queue], rooms, world.nodes, snapshot.pods, policy)
     replaced = _one_old_first(cases, queue, packing)
     ending = [d for case in cases if case.book for d in case.book.deletes] + list(replaced.values())
+    asked = ask_for_nodes(cases, packing, world, ending={d.uid for d in ending})
+    ending += [d for one in asked.values() for d in one.withdrawn]
     ends = tuple(e for case in cases if case.book for e in case.book.ends)
     gone = {d.uid for d in ending}
     told = tuple(s for case in cases for s in _told(case) if s.uid not in gone)
-    turns = Turns(pods=snapshot.pods, ending={d.uid for d in ending} | {e.uid for e in ends})
+    turns = Turns(pods=snapshot.pods, ending=gone | {e.uid for e in ends})
     deletes = tuple(d for d in ending if turns.may_end(d))
-    decided = _take_turns(cases, queue, packing, turns, world)
+    decided = _take_turns(cases, queue, packing, asked, turns, world)
     plans = tuple(
         account_for(case, decided[case.view.key], world, replaced=case.view.key in replaced) for case in cases
     )
@@ -96,6 +99,7 @@ def _order(cases: Sequence[Case]) -> tuple[_Queued, ...]:
                 need=need,
                 surge=case.book is not None and case.book.surge,
                 apart=demand.objective is Objective.LATENCY,
+                frugal=demand.objective is Objective.ENERGY,
                 together=len(case.book.missing) if case.book is not None else 1,
             ),
             case=case,
@@ -133,10 +137,15 @@ def _one_old_first(cases: Sequence[Case], queue: Sequence[_Queued], packing: Pac
     return result
 
 
-def _take_turns(
-    cases: Sequence[Case], queue: Sequence[_Queued], packing: Packing, turns: Turns, world: World
+def _take_turns(  # noqa: PLR0913, PLR0917 - a step of the line
+    cases: Sequence[Case],
+    queue: Sequence[_Queued],
+    packing: Packing,
+    asked: Mapping[Key, Asked],
+    turns: Turns,
+    world: World,
 ) -> dict[Key, Decided]:
-    """Sort what has room into what starts now and what waits."""
+    """Sort what has room into what starts now and what waits; what is asked of node autoscalers comes last."""
     names = {str(key) for key in (*(pod.key for pod in world.snapshot.pods), *world.snapshot.names)}
     books = {case.view.key: case.book for case in cases if case.book}
     missing = {key: iter(book.missing) for key, book in books.items()}
@@ -145,11 +154,16 @@ def _take_turns(
     waiting: dict[Key, list[tuple[Placement, Problem]]] = {case.view.key: [] for case in cases}
     placed = [(q, p.candidate) for q, p in zip(queue, packing.packed, strict=True) if p.candidate is not None]
     joined = [pair for pair in placed if packing.board.joined(pair[0].want)]
+    floating = _floating(asked, world.snapshot.pods)
     # a pod follows one that failed, whatever the number of its engines
     starts = [(next(missing[q.want.deployment]), q, c) for q, c in placed if not packing.board.joined(q.want)]
     for follows, queued, candidate in sorted(starts, key=lambda start: start[0].attempt):  # see turns
         key, placement = queued.want.deployment, Placement(node=candidate.node, share=candidate.share)
-        wait = _back_off(follows, world.snapshot.now) or turns.take(placement)
+        wait = (
+            _back_off(follows, world.snapshot.now)
+            or _withdrawn(asked.get(key), floating.get((candidate.offer.resource, describe_share(candidate.share))))
+            or turns.take(placement)
+        )
         if wait is None:
             creates[key].append(_create(queued, follows, candidate, next(ordinals[key]), world.policy))
         else:
@@ -159,12 +173,22 @@ def _take_turns(
         key, placement = queued.want.deployment, Placement(node=candidate.node, share=candidate.share)
         if not _join(creates[key], placement):
             waiting[key].append((placement, _why_it_waits(waiting[key], placement)))
+    first = {q.want.deployment: q for q in reversed(queue)}
+    for key, pod in ((key, pod) for key, one in asked.items() for pod in one.new):
+        follows = next(missing[key])
+        if _back_off(follows, world.snapshot.now) is None:
+            creates[key].append(_ask_for(first[key], follows, pod, next(ordinals[key]), world.policy))
     unplaced: dict[Key, list[Packed]] = {case.view.key: [] for case in cases}
     for packed in packing.packed:
         if packed.candidate is None:
             unplaced[packed.want.deployment].append(packed)
     return {
-        key: Decided(creates=tuple(creates[key]), waiting=tuple(waiting[key]), unplaced=tuple(unplaced[key]))
+        key: Decided(
+            creates=tuple(creates[key]),
+            waiting=tuple(waiting[key]),
+            unplaced=tuple(unplaced[key]),
+            asked=asked.get(key, Asked()),
+        )
         for key in creates
     }
 
@@ -191,6 +215,33 @@ def _back_off(missing: Missing, now: datetime) -> Problem | None:
     # a moment, not a countdown: an unchanged world has an unchanged status
     message = f"{missing.replaces} failed; attempt {missing.attempt} starts at {missing.not_before:%H:%M:%S %Z}"
     return Problem(reason=Reason.BACK_OFF, message=message)
+
+
+def _withdrawn(asked: Asked | None, floating: str | None) -> Problem | None:
+    """Who has to go first: a pod that waits for a node may be bound at any moment, and take this very share."""
+    own = asked.withdrawn[0].pod.name if asked is not None and asked.withdrawn else None
+    name = own or floating
+    if name is None:
+        return None
+    return Problem(reason=Reason.WAITING_FOR_START, message=f"{name}, which waited for a node to come, goes first")
+
+
+def _floating(asked: Mapping[Key, Asked], pods: Sequence[PodView]) -> dict[tuple[str, str], str]:
+    """Pods that are withdrawn, and may be bound first, by resource and share."""
+    gone = {delete.uid for one in asked.values() for delete in one.withdrawn}
+    records = ((str(pod.key), pod.record) for pod in pods if pod.uid in gone)
+    return {(record.resource, record.share): name for name, record in records if record is not None}
+
+
+def _ask_for(queued: _Queued, follows: Missing, pod: NewPod, ordinal: int, policy: Policy) -> CreatePod:
+    """A pod like any other, but for its node."""
+    like = _create(queued, follows, pod.candidate, ordinal, policy)
+    pack = like.record.pack and replace(like.record.pack, running=tuple(range(pod.running)))
+    return replace(
+        like,
+        placement=replace(like.placement, node="", pins=pod.pins, terms=policy.node_terms),
+        record=replace(like.record, node="", pins=pod.pins, pack=pack),
+    )
 
 
 def _create(queued: _Queued, follows: Missing, candidate: Candidate, ordinal: int, policy: Policy) -> CreatePod:
@@ -239,7 +290,7 @@ def _next_wake(cases: Sequence[Case], world: World) -> float | None:
         for pod in case.book.live:
             if not pod.was_ready:
                 budget = case.demand.startup_budget if pod.node is not None else policy.schedule_budget
-                moments.append(pod.created + budget)
+                moments.append(pod.begun + budget)
             elif pod.ready_since is not None and case.book.graves:
                 moments.append(pod.ready_since + policy.failed_kept_for)
     future = [(moment - now).total_seconds() for moment in moments if moment > now]

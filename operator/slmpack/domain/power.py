@@ -7,7 +7,7 @@ from slmpack.domain.interval import Basis, Interval
 from slmpack.domain.performance_table import PowerConstants
 from slmpack.domain.prediction import Tenant
 
-__all__ = ["board_power", "bytes_a_second", "flops_a_second"]
+__all__ = ["board_power", "bytes_a_second", "flops_a_second", "loaded_idle_w"]
 
 
 def board_power(gpu: GpuModel, constants: PowerConstants, *, memory: float, compute: float, busy: float) -> Interval:
@@ -26,9 +26,7 @@ def board_power(gpu: GpuModel, constants: PowerConstants, *, memory: float, comp
     """
     tdp = float(gpu.tdp_w)
     fit, part = constants.fit_for(gpu.id), constants.generic
-    unloaded = tdp * part.active_w if fit is None else fit.active_w
-    low_idle = tdp * constants.loaded_idle_share
-    least, most = gpu.loaded_idle_w or (low_idle, max(low_idle, unloaded))
+    least, most = loaded_idle_w(gpu, constants)
     idle = (least + most) / 2
     memory = min(1.0, memory)
 
@@ -45,6 +43,13 @@ def board_power(gpu: GpuModel, constants: PowerConstants, *, memory: float, comp
         high=mean(most, working * fit.spread.high),
         basis=Basis.MODELLED,
     )
+
+
+def loaded_idle_w(gpu: GpuModel, constants: PowerConstants) -> tuple[float, float]:
+    """Lowest and highest watts with a model resident and no work: captured, else as `board_power` says."""
+    fit, low = constants.fit_for(gpu.id), gpu.tdp_w * constants.loaded_idle_share
+    unloaded = gpu.tdp_w * constants.generic.active_w if fit is None else fit.active_w
+    return gpu.loaded_idle_w or (low, max(low, unloaded))
 
 
 def bytes_a_second(tenant: Tenant, batch: float, itl_s: float) -> float:

@@ -25,7 +25,7 @@ _TIME_TO_ANSWER = timedelta(minutes=1)
 
 def states_of(pod: PodView, case: Case, world: World) -> tuple[ReplicaState, ...]:
     """Of a pack, one for each engine that is meant to run."""
-    live = {p.uid: p for p in case.book.live} if case.book else {}
+    live = {p.uid: p for p in (*case.book.live, *case.book.pending)} if case.book else {}
     meant = live.get(pod.uid, pod)  # with the engines that this plan lets run
     whole = _state(meant, case, world, counts=pod.uid in live if case.book else _goes_on(pod))
     assert meant.record is not None  # noqa: S101 - a case holds our own pods only

@@ -13,8 +13,9 @@ from datetime import datetime, timedelta
 
 from slmpack.domain.plan import DeletePod, EndPod, RolloutState, SetEngines
 from slmpack.domain.reasons import Problem, Reason
-from slmpack.domain.seats import FEWER, FOLLOWED, keep_some, replicas_of, seat, sets, with_running
+from slmpack.domain.seats import replicas_of, seat, sets
 from slmpack.domain.snapshot import Demand, Key, PodPhase, PodView, Policy
+from slmpack.domain.victims import Crowds, delete_pod, hash_of, ordinal_of, retire, shrink
 
 __all__ = ["Book", "Missing", "keep_book", "lowest_free_ordinals", "retire", "start_problem"]
 
@@ -43,6 +44,10 @@ class Book:
     old: tuple[PodView, ...]
     """Live pods of an earlier spec."""
     graves: tuple[PodView, ...]
+    pending: tuple[PodView, ...]
+    """Pods that wait for a node to come, of any spec; the replicas that they are for are missing all the same."""
+    wanted: int
+    """Replicas that have no place among the live pods, whether or not they may be tried now."""
     deletes: tuple[DeletePod, ...]
     ends: tuple[EndPod, ...]
     sets: tuple[SetEngines, ...]
@@ -65,26 +70,32 @@ class Book:
         return replicas_of(self.live)
 
 
-def keep_book(
-    demand: Demand, pods: Sequence[PodView], policy: Policy, *, now: datetime, refused: Problem | None = None
+def keep_book(  # noqa: PLR0913 - what a book is kept from
+    demand: Demand,
+    pods: Sequence[PodView],
+    policy: Policy,
+    *,
+    now: datetime,
+    refused: Problem | None = None,
+    crowds: Crowds | None = None,
 ) -> Book:
     """Sort `pods` (all of one deployment) and decide what ends and what is missing, before any question of room.
 
-    `refused` is why none of its pods is to be tried now.
+    `refused` is why none of its pods is to be tried now; `crowds` are the nodes whose GPUs are shared.
     """
-    ours = sorted(pods, key=_ordinal)
+    ours = sorted(pods, key=ordinal_of)
     found = _sort(demand, ours, policy, now)
     live, graves, dying, unbound = found.live, found.graves, found.dying, found.unbound
-    updated = [p for p in live if _hash(p) == demand.spec_hash]
-    old = [p for p in live if _hash(p) != demand.spec_hash and replicas_of([p])]
+    updated = [p for p in live if hash_of(p) == demand.spec_hash]
+    old = [p for p in live if hash_of(p) != demand.spec_hash and replicas_of([p])]
     deletes = [_delete_expired(p) for p in unbound]
     stopped = _stopped(demand, graves, old, policy) or _refused(refused, old)
     starting = any(p.ready_replicas < replicas_of([p]) for p in updated)
     surplus = replicas_of(live) - demand.replicas - (1 if old and starting else 0)
-    shrunk = _shrink(demand, updated, old, surplus)
+    shrunk = shrink(demand, updated, old, surplus, crowds=crowds or {})
     deletes.extend(shrunk.deletes)
     updated, old = shrunk.updated, shrunk.old
-    deletes.extend(_clear_graves(demand, graves, [*live, *dying], policy, now))
+    deletes.extend(_clear_graves(demand, graves, [*live, *dying, *found.pending], policy, now))
     kept_graves = [g for g in graves if g.uid not in {d.uid for d in deletes}]
     short = 0 if stopped else demand.replicas - replicas_of([*updated, *old, *dying, *unbound])
     leaving = any(p.deleting and not p.finished for p in ours)  # its share may be just the one for the next
@@ -97,10 +108,14 @@ def keep_book(
         updated=tuple(updated),
         old=tuple(old),
         graves=graves,
+        pending=found.pending,
+        wanted=wanted - seated,
         deletes=tuple(deletes),
         ends=found.ends,
         sets=sets(ours, (*updated, *old), rolled=shrunk.rolled),
-        missing=_missing(demand, 0 if refused else wanted - seated, kept_graves, [*live, *dying], policy),
+        missing=_missing(
+            demand, 0 if refused else wanted - seated, kept_graves, [*live, *dying, *found.pending], policy
+        ),
         surge=surge,
         rolling=rolling,
         rollout=_rollout_state(demand, updated, old, stopped),
@@ -109,7 +124,7 @@ def keep_book(
 
 def _unused(demand: Demand, live: Sequence[PodView], updated: Sequence[PodView]) -> list[DeletePod]:
     """Packs without an engine that is to run hold a GPU for nothing; only a hand leaves one so."""
-    old = (pod for pod in live if _hash(pod) != demand.spec_hash)
+    old = (pod for pod in live if hash_of(pod) != demand.spec_hash)
     return [retire(pod, Reason.SCALED_DOWN) for pod in (*updated, *old) if not replicas_of([pod])]
 
 
@@ -123,6 +138,7 @@ class _Sorted:
     """They fail now, or soon."""
     unbound: list[PodView]
     """The scheduler had its time: they are made again after a back-off, so that others get their turn."""
+    pending: tuple[PodView, ...]
     ends: tuple[EndPod, ...]
 
 
@@ -131,51 +147,13 @@ def _sort(demand: Demand, ours: Sequence[PodView], policy: Policy, now: datetime
     gone = {pod.uid for pod in expired}
     going = [p for p in ours if not p.finished and not p.deleting]
     return _Sorted(
-        live=[p for p in going if not p.ended and p.uid not in gone],
+        live=[p for p in going if not p.ended and p.uid not in gone and not p.awaits_node],
         graves=tuple(p for p in ours if p.finished and not p.deleting),
         dying=[p for p in going if p.ended or (p.uid in gone and p.node is not None)],
         unbound=[p for p in expired if p.node is None],
+        pending=tuple(p for p in going if p.awaits_node),
         ends=tuple(ends),
     )
-
-
-def retire(pod: PodView, reason: Reason) -> DeletePod:
-    """Delete a live pod for a reason of D4a's list."""
-    return _delete(pod, Problem(reason=reason, message=_SAID[reason]))
-
-
-_SAID = {
-    Reason.ROLLOUT: FOLLOWED,
-    Reason.SCALED_DOWN: FEWER,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Shrunk:
-    updated: list[PodView]
-    old: list[PodView]
-    deletes: list[DeletePod]
-    rolled: set[str]
-    """Of the old, those (by uid) that lose engines to a rollout."""
-
-
-def _shrink(demand: Demand, updated: Sequence[PodView], old: Sequence[PodView], surplus: int) -> _Shrunk:
-    """End `surplus` replicas: engines of a pack first lose those that do not answer, and its pod goes with its last."""
-    left = _Shrunk(list(updated), list(old), [], set())
-    for victim in sorted((*updated, *old), key=lambda p: _victim_order(p, demand)):
-        if surplus <= 0:
-            break
-        here = left.old if victim in left.old else left.updated
-        held, total = replicas_of([victim]), replicas_of([*left.updated, *left.old])
-        rolled = here is left.old and bool(left.updated) and demand.replicas > 0 and total <= demand.replicas + 1
-        if held > surplus:
-            left.rolled.update([victim.uid] if rolled else [])
-            here[here.index(victim)] = with_running(victim, keep_some(victim, held - surplus))
-            break
-        left.deletes.append(retire(victim, Reason.ROLLOUT if rolled else Reason.SCALED_DOWN))
-        here.remove(victim)
-        surplus -= held
-    return left
 
 
 def start_problem(pod: PodView, demand: Demand | None, now: datetime) -> Problem | None:
@@ -201,13 +179,17 @@ def start_problem(pod: PodView, demand: Demand | None, now: datetime) -> Problem
         return Problem(reason=Reason.POD_FAILED, message=_last_words(pod))
     if pod.phase is PodPhase.UNKNOWN:
         return Problem(reason=Reason.NODE_LOST, message=f"node {pod.node} does not answer")
+    if pod.awaits_node:
+        says = f"; the scheduler says: {pod.unschedulable}" if pod.unschedulable else ""
+        message = f"it waits for a node to come (spec.sharing.whenFull: Pending){says}"
+        return Problem(reason=Reason.UNSCHEDULABLE, message=message)
     if pod.node is None and pod.unschedulable:
         return Problem(reason=Reason.UNSCHEDULABLE, message=pod.unschedulable)
     if pod.restarts:
         message = f"restarted {pod.restarts} times. {_last_words(pod)}".strip()
         return Problem(reason=Reason.CRASH_LOOP, message=message)
     budget = f" of at most {demand.startup_budget.total_seconds():.0f} s" if demand else ""
-    age = (now - pod.created).total_seconds()
+    age = (now - pod.begun).total_seconds()
     state = "not Ready any more" if pod.was_ready else f"starting for {age:.0f} s{budget}"
     return Problem(reason=Reason.STARTING, message=state)
 
@@ -223,10 +205,10 @@ def _end_late_starts(
     ends: list[EndPod] = []
     expired: list[PodView] = []
     for pod in pods:
-        if pod.was_ready or pod.finished or pod.deleting or pod.ended or pod.record is None:
+        if pod.was_ready or pod.finished or pod.deleting or pod.ended or pod.awaits_node or pod.record is None:
             continue
         budget = demand.startup_budget if pod.node is not None else policy.schedule_budget
-        if now - pod.created < budget or (pod.node is None and not pod.unschedulable):
+        if now - pod.begun < budget or (pod.node is None and not pod.unschedulable):
             continue
         expired.append(pod)
         if pod.node is not None:
@@ -245,7 +227,7 @@ def _stopped(demand: Demand, graves: Sequence[PodView], old: Sequence[PodView], 
     if not old:
         return None
     for grave in graves:
-        if _hash(grave) != demand.spec_hash or grave.was_ready or grave.record is None:
+        if hash_of(grave) != demand.spec_hash or grave.was_ready or grave.record is None:
             continue
         if grave.ended or grave.record.attempt >= policy.rollout_attempts:
             cause = start_problem(grave, demand, grave.created)
@@ -285,14 +267,14 @@ def _rollout_state(
 def _missing(
     demand: Demand, count: int, graves: Sequence[PodView], unfinished: Sequence[PodView], policy: Policy
 ) -> tuple[Missing, ...]:
-    open_graves = [g for g in graves if _hash(g) == demand.spec_hash and _successor(g, unfinished) is None]
+    open_graves = [g for g in graves if hash_of(g) == demand.spec_hash and _successor(g, unfinished) is None]
     result = [_after(grave, policy) for grave in open_graves[:count]]
     return (*result, *(Missing(attempt=1, replaces="", not_before=None) for _ in range(count - len(result))))
 
 
 def _after(grave: PodView, policy: Policy) -> Missing:
     failed_at = grave.finished_at or grave.created
-    ran_well = grave.was_ready and failed_at - grave.created > policy.failed_kept_for
+    ran_well = grave.was_ready and failed_at - grave.begun > policy.failed_kept_for
     attempts = 0 if ran_well or grave.record is None else grave.record.attempt
     wait = min(policy.backoff_max, policy.backoff_base * 2 ** min(max(0, attempts - 1), 16))
     return Missing(attempt=attempts + 1, replaces=grave.key.name, not_before=failed_at + wait)
@@ -301,11 +283,11 @@ def _after(grave: PodView, policy: Policy) -> Missing:
 def _clear_graves(
     demand: Demand, graves: Sequence[PodView], unfinished: Sequence[PodView], policy: Policy, now: datetime
 ) -> list[DeletePod]:
-    to_follow = demand.replicas - replicas_of([pod for pod in unfinished if _hash(pod) == demand.spec_hash])
+    to_follow = demand.replicas - replicas_of([pod for pod in unfinished if hash_of(pod) == demand.spec_hash])
     deletes: list[DeletePod] = []
     for grave in sorted(graves, key=lambda g: (g.finished_at or g.created, g.key), reverse=True):
         successor = _successor(grave, (*graves, *unfinished))
-        if _hash(grave) != demand.spec_hash:
+        if hash_of(grave) != demand.spec_hash:
             why = "it failed under an earlier spec"
         elif successor is not None and successor.finished:
             why = f"{successor.key.name} followed it and failed later"
@@ -316,7 +298,7 @@ def _clear_graves(
         else:
             to_follow -= successor is None
             continue
-        deletes.append(_delete(grave, Problem(reason=Reason.REPLACED, message=why)))
+        deletes.append(delete_pod(grave, Problem(reason=Reason.REPLACED, message=why)))
     return deletes
 
 
@@ -332,24 +314,9 @@ def _successor(grave: PodView, pods: Sequence[PodView]) -> PodView | None:
     )
 
 
-def _victim_order(pod: PodView, demand: Demand) -> tuple[bool, bool, bool, int, int]:
-    """Scaling down and rolling ends what costs least first.
-
-    Old spec, never Ready, not Ready (an engine of it), the fewest replicas on its GPU, highest ordinal.
-    """
-    replicas = replicas_of([pod])
-    whole = pod.ready and (pod.pack is None or pod.ready_replicas == replicas)
-    return _hash(pod) == demand.spec_hash, pod.was_ready, whole, replicas, -_ordinal(pod)
-
-
 def _delete_expired(pod: PodView) -> DeletePod:
     message = f"the scheduler could not bind it: {pod.unschedulable}"
-    return _delete(pod, Problem(reason=Reason.UNSCHEDULABLE, message=message))
-
-
-def _delete(pod: PodView, problem: Problem) -> DeletePod:
-    deployment = pod.record.deployment if pod.record is not None else pod.key
-    return DeletePod(pod=pod.key, uid=pod.uid, deployment=deployment, problem=problem, spec_hash=_hash(pod))
+    return delete_pod(pod, Problem(reason=Reason.UNSCHEDULABLE, message=message))
 
 
 def _last_words(pod: PodView) -> str:
@@ -360,14 +327,6 @@ def _last_words(pod: PodView) -> str:
     text = " ".join(part for part in (pod.reason, pod.message) if part)
     cause = f"; the cause stands further up: {logs}" if CORE_FAILED in pod.message else ""
     return f"{text}{code}{cause}".strip() or f"no message; {logs}"
-
-
-def _hash(pod: PodView) -> str:
-    return pod.record.spec_hash if pod.record is not None else ""
-
-
-def _ordinal(pod: PodView) -> int:
-    return pod.record.ordinal if pod.record is not None else 0
 
 
 def _minutes(duration: timedelta) -> str:

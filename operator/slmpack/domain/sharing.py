@@ -18,6 +18,7 @@ __all__ = [
     "MpsShare",
     "Share",
     "Unit",
+    "WhenFull",
     "cuda_total_bytes",
     "describe_share",
     "kind_of",
@@ -37,6 +38,15 @@ class Mode(Enum):
     MPS = "MPS"
     MPS_PACK = "MPSPack"
     DRA = "DRA"
+
+
+class WhenFull(Enum):
+    """`spec.sharing.whenFull`: what becomes of a replica without room."""
+
+    REPORT = "Report"
+    """Status says why; no pod is made."""
+    PENDING = "Pending"
+    """Its pod is made without a node, so that a node autoscaler sees the demand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,12 +12,15 @@ from slmpack.domain.dra import DraDevice
 from slmpack.domain.engine import EngineTable, EngineVersion
 from slmpack.domain.footprint import Footprint
 from slmpack.domain.gpu import GpuCatalogue
+from slmpack.domain.load import GpuReading, LoadSample
 from slmpack.domain.model import ModelProfile
 from slmpack.domain.pack import PackRecord, PackReport
 from slmpack.domain.performance_table import PerformanceTable
 from slmpack.domain.profile import Profile
 from slmpack.domain.reasons import Problem, Reason
-from slmpack.domain.sharing import Mode
+from slmpack.domain.scale_decision import ScaleNote, ScaleState, ScalingSpec
+from slmpack.domain.scale_policy import ScalePolicy
+from slmpack.domain.sharing import Mode, WhenFull
 from slmpack.domain.workload import Bounds, Objective, Workload
 
 __all__ = [
@@ -26,6 +29,8 @@ __all__ = [
     "DeploymentView",
     "Key",
     "ModelUnknown",
+    "NodePins",
+    "NodeTerm",
     "NodeView",
     "PodPhase",
     "PodView",
@@ -99,6 +104,29 @@ class PodPhase(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeTerm:
+    """A rule for a node's labels, as node affinity has it."""
+
+    key: str
+    operator: str
+    """In, NotIn, Exists or DoesNotExist."""
+    values: tuple[str, ...] = ()
+
+    @property
+    def is_label(self) -> bool:
+        """Whether it says just one label."""
+        return self.operator == "In" and len(self.values) == 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePins:
+    """What the node must be like where a pod with a share of it can run that was made for no node."""
+
+    labels: tuple[tuple[str, str], ...]
+    """By key; they pin the GPU's product and the kind of share: the engine's settings hold wherever it lands."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaRecord:
     """What we wrote on a replica's pod when we made it, so that a restart needs no network and no memory."""
 
@@ -110,7 +138,8 @@ class ReplicaRecord:
     render_version: str
     """Of the renderer; a difference is reported as outdated and restarts nothing."""
     node: str
-    """The node that the pod's required affinity names."""
+    """The node that the pod's required affinity names; empty where `pins` say what its node must be like."""
+    pins: NodePins | None = None
     resource: str
     share: str
     """`describe_share` of the share it was placed with."""
@@ -142,6 +171,8 @@ class PodView:
     requests: Mapping[str, int]
     phase: PodPhase
     created: datetime
+    bound_at: datetime | None = None
+    """When the scheduler bound it to its node; None: not yet, or nobody says."""
     deleting: bool
     ready: bool
     ready_since: datetime | None
@@ -169,6 +200,17 @@ class PodView:
         return self.phase in {PodPhase.FAILED, PodPhase.SUCCEEDED}
 
     @property
+    def awaits_node(self) -> bool:
+        """Whether it was made for no node (whenFull: Pending), and has none yet."""
+        waits = self.record is not None and self.record.pins is not None and self.node is None
+        return waits and not (self.finished or self.deleting or self.ended)
+
+    @property
+    def begun(self) -> datetime:
+        """Since when it starts: a pod that waits for a node starts when it has one."""
+        return self.bound_at or self.created
+
+    @property
     def ready_replicas(self) -> int:
         """How many of its replicas answer requests; of a pack that says nothing one, as its pod is Ready."""
         if not self.ready:
@@ -192,6 +234,9 @@ class Demand:
     """An accepted SLMDeployment, translated. `template` is opaque to every decision: only render reads it."""
 
     replicas: int
+    """Wanted now; with `scaling`, what was decided from what is measured, and before that the most."""
+    scaling: ScalingSpec | None = None
+    """None: `replicas` is the user's."""
     spec_hash: str
     model_source: str
     model: ModelProfile | ModelUnknown
@@ -206,6 +251,7 @@ class Demand:
     max_per_gpu: int | None
     sm_percent: int | None = None
     """Ceiling on the multiprocessors of each engine of a pack; None: none."""
+    when_full: WhenFull = WhenFull.REPORT
     gpu_products: frozenset[str]
     """Empty: any."""
     tolerations: tuple[Toleration, ...]
@@ -256,6 +302,10 @@ class DeploymentView:
     demand: Demand | Rejected
     conditions: tuple[Condition, ...] = ()
     """As status has them now: unchanged ones keep their transition time."""
+    scale: ScaleState | None = None
+    """What status remembers of earlier decisions; None: none was made."""
+    scale_note: ScaleNote | None = None
+    """What status says of the last decision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -269,6 +319,7 @@ class Policy:
     engines: EngineTable
     performance: PerformanceTable
     choice: ChoicePolicy = field(default_factory=ChoicePolicy)
+    scale: ScalePolicy = field(default_factory=ScalePolicy)
     default_max_model_len: int = 8192
     least_num_seqs: int = 8
     """A share whose KV cache holds fewer sequences at their mean length is too small."""
@@ -288,6 +339,8 @@ class Policy:
     schedule_budget: timedelta = timedelta(seconds=60)
     """A pod that the scheduler cannot bind for this long is deleted and planned again, after a back-off."""
     render_version: str = "1"
+    node_terms: tuple[NodeTerm, ...] = ()
+    """Which nodes the operator packs (--node-selector): what keeps a pod without a node among them."""
     supervisor_image: str | None = None
     """Of the init container that brings the pack supervisor; None: no packs."""
 
@@ -307,3 +360,9 @@ class Snapshot:
     """Pods without a view, whose names are taken all the same."""
     dra: Problem | None = None
     """Why no ResourceClaim can bring a device in this cluster; None: there are some."""
+    loads: Mapping[Key, LoadSample] = field(default_factory=dict)
+    """By SLMDeployment; one without a sample was not measured."""
+    gpus: tuple[GpuReading, ...] = ()
+    """Physical GPUs of which something is measured."""
+    blind: Problem | None = None
+    """Why nothing at all is measured (no source is configured, or none answers); None: something is."""

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 
 __all__ = ["spec_hash"]
 
-_NOT_HASHED = frozenset({"replicas", "service", "workload", "objective", "bounds", "profileRef"})
+_NOT_HASHED = frozenset({"replicas", "scaling", "service", "workload", "objective", "bounds", "profileRef"})
 """Fields of a spec that no pod is made from, or that only guide what is placed from then on: a change of theirs
-replaces nothing. Nor does sharing.maxPerGPU."""
+replaces nothing."""
+_NOT_HASHED_OF_SHARING = frozenset({"maxPerGPU", "whenFull"})
 
 
 def spec_hash(spec: Mapping[str, object]) -> str:
@@ -18,7 +19,7 @@ def spec_hash(spec: Mapping[str, object]) -> str:
     hashed = {key: value for key, value in spec.items() if key not in _NOT_HASHED}
     sharing = spec.get("sharing")
     if isinstance(sharing, Mapping):
-        hashed["sharing"] = {key: value for key, value in sharing.items() if key != "maxPerGPU"}
+        hashed["sharing"] = {key: value for key, value in sharing.items() if key not in _NOT_HASHED_OF_SHARING}
         if not hashed["sharing"]:
             del hashed["sharing"]
     text = json.dumps(hashed, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

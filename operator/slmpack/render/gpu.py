@@ -5,12 +5,14 @@ No share names a GPU: the kubelet and the device plugin pick it (D5b).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, assert_never
 
 from slmpack.domain.quantity import MIB
 from slmpack.domain.sharing import DraClaim, Exclusive, MigSlice, MpsPack, MpsShare, Share
+from slmpack.domain.snapshot import NodeTerm
 
-__all__ = ["SHM_BYTES", "gpu_env", "gpu_limits", "mounts_own_shm", "node_affinity"]
+__all__ = ["SHM_BYTES", "gpu_env", "gpu_limits", "mounts_own_shm", "node_affinity", "term_affinity"]
 
 SHM_BYTES = 1024 * MIB
 """Of /dev/shm for each engine: vLLM 0.32 was seen to map 160 + 240 MiB; the container runtime's default is 64 MiB."""
@@ -51,6 +53,16 @@ def mounts_own_shm(share: Share) -> bool:
             return False
         case _:
             assert_never(share)
+
+
+def term_affinity(terms: Sequence[NodeTerm]) -> dict[str, Any]:
+    """Required affinity to nodes with such labels."""
+    expressions = [
+        {"key": term.key, "operator": term.operator, **({"values": list(term.values)} if term.values else {})}
+        for term in terms
+    ]
+    found = {"nodeSelectorTerms": [{"matchExpressions": expressions}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": found}}
 
 
 def node_affinity(node: str) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from slmpack.domain.packing import GPU_TOLERATION
-from slmpack.domain.plan import CreatePod
+from slmpack.domain.plan import CreatePod, Placement
 from slmpack.domain.quantity import parse_bytes, parse_millicores
 from slmpack.domain.sharing import replicas_in, starts_alone
 from slmpack.domain.snapshot import Demand
 from slmpack.render.claims import container_claims, pod_claims
-from slmpack.render.gpu import gpu_env, gpu_limits, node_affinity
+from slmpack.render.gpu import gpu_env, gpu_limits, node_affinity, term_affinity
 from slmpack.render.lifecycle import DEFAULT_GRACE_SECONDS
 from slmpack.render.names import common_labels, owner_reference, selector_labels
 from slmpack.render.record import record_annotations
@@ -75,7 +75,7 @@ def _spec(create: CreatePod, body: Body) -> Json:
         # An engine that must start alone is started again by the planner, when no other is starting (D4).
         "restartPolicy": "Never" if starts_alone(placement.share) else "Always",
         "terminationGracePeriodSeconds": grace_seconds(demand),
-        "affinity": node_affinity(placement.node),
+        **_affinity(placement),
         "tolerations": _tolerations(demand),
         "automountServiceAccountToken": False,
         # Links to a Service named vllm would set VLLM_PORT, which vLLM reads.
@@ -92,9 +92,20 @@ def _spec(create: CreatePod, body: Body) -> Json:
     for key in ("serviceAccountName", "priorityClassName", "imagePullSecrets", "nodeSelector"):
         if pod.get(key):
             spec[key] = pod[key]
+    if placement.pins is not None:
+        stated = {term.key: term.values[0] for term in placement.terms if term.is_label}
+        spec["nodeSelector"] = {**mapping(pod, "nodeSelector"), **stated, **dict(placement.pins.labels)}
     if spread := items(pod, "topologySpreadConstraints"):
         spec["topologySpreadConstraints"] = [_spread(one, name=create.deployment.key.name) for one in spread]
     return spec
+
+
+def _affinity(placement: Placement) -> Json:
+    """To the node that the plan chose; where it is yet to come, to what of --node-selector no node selector can say."""
+    if placement.pins is None:
+        return {"affinity": node_affinity(placement.node)}
+    terms = tuple(term for term in placement.terms if not term.is_label)
+    return {"affinity": term_affinity(terms)} if terms else {}
 
 
 def _container(create: CreatePod, body: Body) -> Json:

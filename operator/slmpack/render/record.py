@@ -11,7 +11,7 @@ from typing import Any
 from slmpack.domain.footprint import Footprint
 from slmpack.domain.pack import MOST_ENGINES, PackRecord
 from slmpack.domain.plan import SetEngines
-from slmpack.domain.snapshot import Key, ReplicaRecord
+from slmpack.domain.snapshot import Key, NodePins, ReplicaRecord
 from slmpack.render.names import NAME_LABEL, PREFIX
 
 __all__ = ["engines_patch", "parse_record", "record_annotations"]
@@ -20,6 +20,7 @@ ORDINAL = f"{PREFIX}ordinal"
 SPEC_HASH = f"{PREFIX}spec-hash"
 RENDER_VERSION = f"{PREFIX}render-version"
 NODE = f"{PREFIX}node"
+NODE_LABELS = f"{PREFIX}node-labels"
 RESOURCE = f"{PREFIX}resource"
 SHARE = f"{PREFIX}share"
 STARTS_ALONE = f"{PREFIX}starts-alone"
@@ -51,6 +52,8 @@ def record_annotations(record: ReplicaRecord) -> dict[str, str]:
         ATTEMPT: str(record.attempt),
         REPLACES: record.replaces,
     }
+    if record.pins is not None:
+        written[NODE_LABELS] = json.dumps(dict(record.pins.labels), sort_keys=True, separators=(",", ":"))
     if record.footprint is not None:
         written[FOOTPRINT] = json.dumps(_stated(record.footprint), sort_keys=True, separators=(",", ":"))
     if record.max_model_len is not None:
@@ -78,7 +81,8 @@ def parse_record(
     runs them all. A pack that nowhere says how many engines it has is no record.
     """
     name = labels.get(NAME_LABEL, "")
-    needed = (name, owner_uid, *(annotations.get(key, "") for key in (SPEC_HASH, NODE, RESOURCE)))
+    node = annotations.get(NODE, "") or annotations.get(NODE_LABELS, "")
+    needed = (name, owner_uid, node, *(annotations.get(key, "") for key in (SPEC_HASH, RESOURCE)))
     ordinal = _number(annotations.get(ORDINAL, ""))
     starts_alone = {"true": True, "false": False}.get(annotations.get(STARTS_ALONE, ""))
     pack, told = _pack(annotations)
@@ -90,7 +94,8 @@ def parse_record(
         ordinal=ordinal,
         spec_hash=annotations[SPEC_HASH],
         render_version=annotations.get(RENDER_VERSION, ""),
-        node=annotations[NODE],
+        node=annotations.get(NODE, ""),
+        pins=_pins(annotations.get(NODE_LABELS, "")),
         resource=annotations[RESOURCE],
         share=annotations.get(SHARE, ""),
         starts_alone=starts_alone,
@@ -101,6 +106,17 @@ def parse_record(
         replaces=annotations.get(REPLACES, ""),
         pack=pack,
     )
+
+
+def _pins(text: str) -> NodePins | None:
+    """None where there are none; what cannot be read pins nothing, so that the plan makes the pod anew."""
+    if not text:
+        return None
+    try:
+        labels = {key: value for key, value in json.loads(text).items() if isinstance(value, str)}
+    except (ValueError, AttributeError, RecursionError):
+        return NodePins(labels=())
+    return NodePins(labels=tuple(sorted(labels.items())))
 
 
 def _pack(annotations: Mapping[str, str]) -> tuple[PackRecord | None, bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from math import inf
 
 import pytest
 
@@ -14,7 +15,7 @@ from slmpack.domain.quantity import GIB
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.sharing import Mode
 from slmpack.domain.snapshot import DeploymentView, Key, NodeView, PodView, Snapshot, Taint, Toleration
-from slmpack.domain.workload import Objective
+from slmpack.domain.workload import Objective, Workload
 from tests.support.builders import (
     A100_40,
     H100,
@@ -71,6 +72,24 @@ def test_latency_opens_a_gpu_of_its_own_where_one_is_free() -> None:
     assert place(a_demand(model=SMALL), *nodes, pods=(joined,)) == {"qwen-0": "b MpsShare 1/4"}
     assert place(quick, *nodes, pods=(joined,)) == {"qwen-0": "a Exclusive"}
     assert place(quick, mps_node("b"), pods=(joined,)) == {"qwen-0": "b MpsShare 1/4"}
+
+
+def test_energy_joins_a_gpu_in_use_then_goes_where_a_token_costs_least() -> None:
+    """No GPU carries this load alone: for throughput the fastest comes first, for energy the one of fewest joules."""
+    busy = replace(a_demand(model=SMALL), workload=Workload(in_flight=200))
+    frugal = replace(busy, objective=Objective.ENERGY)
+    nodes = (whole_node("h", product=H100), whole_node("l", product=L4))
+    assert place(busy, *nodes) == {"qwen-0": "h Exclusive"}
+    assert place(frugal, *nodes) == {"qwen-0": "l Exclusive"}
+    joined = a_stranger("s", "m")
+    assert place(frugal, *nodes, mps_node("m", product=H100), pods=(joined,))["qwen-0"] == "m MpsShare 1/4"
+
+
+def test_what_cannot_be_predicted_is_never_frugal() -> None:
+    room = candidates_for(a_demand(), a_need(), read_nodes((whole_node("n"),), POLICY.gpus), POLICY)
+    fit = room.candidates[0].fit
+    assert 0 < fit.joules_per_token < 1
+    assert replace(fit, choice=None).joules_per_token == inf
 
 
 def test_a_full_first_gpu_of_a_node_opens_the_next() -> None:

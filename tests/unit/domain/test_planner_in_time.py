@@ -227,9 +227,14 @@ def check_plan(world: World, plan: ClusterPlan) -> None:
     for entry in plan.deployments:
         demand = entry.deployment.demand
         assert isinstance(demand, Demand)
-        live = [state for state in entry.states if state.counts]
-        placed = len(live) + len(entry.creates) + len(entry.waiting) + sum(u.count for u in entry.unplaced)
+        waits = {pod.key for pod in snapshot.pods if pod.awaits_node}
+        live = [state for state in entry.states if state.counts and state.pod not in waits]
+        pinned = [create for create in entry.creates if create.placement.pins is None]
+        placed = len(live) + len(pinned) + len(entry.waiting) + sum(u.count for u in entry.unplaced)
         assert placed <= demand.replicas + 1, "at most one more than is wanted, for a rollout"
+        if entry.creates:
+            there = [state for state in entry.states if state.counts]
+            assert len(there) + len(entry.creates) <= demand.replicas + 1, "whether they have a node or wait for one"
 
 
 def starting(pods: tuple[PodView, ...], node: str | None) -> list[PodView]:

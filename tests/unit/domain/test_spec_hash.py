@@ -21,11 +21,13 @@ SPEC = {"model": {"source": "hf://a/b"}, "engine": {"maxModelLen": 4096}}
     ("other", "same"),
     [
         ({**SPEC, "replicas": 7}, True),
+        ({**SPEC, "scaling": {"max": 7}}, True),
         ({**SPEC, "service": {"port": 80}}, True),
         (dict(reversed(SPEC.items())), True),
         ({**SPEC, "engine": {"maxModelLen": 4097}}, False),
         ({**SPEC, "engine": {"maxModelLen": "4096"}}, False),
         ({**SPEC, "sharing": {"maxPerGPU": 2}}, True),
+        ({**SPEC, "sharing": {"whenFull": "Pending"}}, True),
         ({**SPEC, "sharing": {"mode": "MIG", "maxPerGPU": 2}}, False),
         ({**SPEC, "pod": {"labels": {"a": "b"}}}, False),
         ({"model": {"source": "hf://a/b"}}, False),

@@ -10,10 +10,10 @@ from slmpack.domain.footprint import Footprint
 from slmpack.domain.pack import PackRecord
 from slmpack.domain.plan import SetEngines
 from slmpack.domain.reasons import Problem, Reason
-from slmpack.domain.snapshot import Key, ReplicaRecord
+from slmpack.domain.snapshot import Key, NodePins, ReplicaRecord
 from slmpack.render.names import common_labels
 from slmpack.render.record import engines_patch, parse_record, record_annotations
-from tests.support.render_cases import EXCLUSIVE, MIG, MPS, PACK, PACKS, a_record
+from tests.support.render_cases import CASES, EXCLUSIVE, MIG, MPS, PACK, PACKS, a_record
 
 BYTES = st.integers(min_value=0, max_value=2**50)
 TEXT = st.text(min_size=1, max_size=20)
@@ -37,6 +37,10 @@ PACKED = st.builds(
     more=st.integers(min_value=1, max_value=64),
     running=RUNNING,
 )
+PINNED = st.builds(
+    NodePins,
+    labels=st.dictionaries(TEXT, st.text()).map(lambda found: tuple(sorted(found.items()))),
+)
 RECORDS = st.builds(
     ReplicaRecord,
     deployment=st.builds(Key, namespace=TEXT, name=TEXT),
@@ -46,6 +50,7 @@ RECORDS = st.builds(
     render_version=st.text(max_size=5),
     node=TEXT,
     resource=TEXT,
+    pins=st.none() | PINNED,
     share=st.text(),
     starts_alone=st.booleans(),
     footprint=st.none() | FOOTPRINTS,
@@ -72,6 +77,34 @@ def test_what_is_written_is_read_back(record: ReplicaRecord) -> None:
         owner_uid=record.owner_uid,
     )
     assert found == record
+
+
+WAITING = CASES["pod-for-a-share-to-come"].record
+
+
+def test_a_pod_for_a_node_to_come_says_what_its_node_must_be_like() -> None:
+    written = record_annotations(WAITING)
+    assert "slmpack.dev/node" not in written
+    assert parse(written) == WAITING
+
+
+@pytest.mark.parametrize("pins", ["no JSON", "[]", "null", "3", "[" * 100_000])
+def test_pins_that_cannot_be_read_pin_nothing(pins: str) -> None:
+    assert parse({**record_annotations(WAITING), "slmpack.dev/node-labels": pins}) == replace(
+        WAITING, pins=NodePins(labels=())
+    )
+
+
+def test_what_is_no_text_in_pins_is_left_out() -> None:
+    assert parse({**record_annotations(WAITING), "slmpack.dev/node-labels": '{"a":1,"b":"c"}'}) == replace(
+        WAITING, pins=NodePins(labels=(("b", "c"),))
+    )
+
+
+def test_a_pod_for_no_node_that_pins_nothing_is_no_record() -> None:
+    written = record_annotations(WAITING)
+    del written["slmpack.dev/node-labels"]
+    assert parse(written) is None
 
 
 @pytest.mark.parametrize("share", [EXCLUSIVE, MIG, MPS])
