@@ -25,6 +25,7 @@ from slmpack.adapters.health import HealthServer
 from slmpack.adapters.hub import BundledFirst, HubModels
 from slmpack.adapters.kube import KubeClient
 from slmpack.adapters.lease import LeaseLock
+from slmpack.adapters.measuring import make_loads
 from slmpack.adapters.observe import Observer, Scope
 from slmpack.adapters.pack_key import PackKey
 from slmpack.adapters.packs import PackClient
@@ -89,9 +90,11 @@ async def serve(config: OperatorConfig, policy: Policy, *, stop: asyncio.Event) 
     """Run until `stop` is set or a part ends by itself. Raises PortError or OSError where it cannot start."""
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(await KubeClient.connect(config.kubeconfig, context=config.context))
-        operator = _Operator(client, config, replace(policy, supervisor_image=config.supervisor_image))
+        told = replace(policy, supervisor_image=config.supervisor_image, node_terms=config.nodes.node_terms)
+        operator = _Operator(client, config, told)
         await stack.enter_async_context(operator.hub)
         await stack.enter_async_context(operator.packs)
+        await stack.enter_async_context(operator.loads)
         await operator.health.start(host=config.host, port=config.port)
         stack.push_async_callback(operator.health.close)
         logger.info("working on %s", client.connection.server)
@@ -148,6 +151,7 @@ class _Operator:
             clock=clock,
             proxy=config.pod_proxy,
         )
+        self.loads = make_loads(config.metrics, wake=self._wake.set, clock=clock, proxy=config.pod_proxy)
         self._observer = Observer(
             client,
             scope=Scope(namespace=config.namespace, nodes=config.nodes, packs=config.makes_packs),
@@ -155,6 +159,7 @@ class _Operator:
             engines=policy.engines,
             clock=clock,
             packs=self.packs,
+            loads=self.loads,
         )
         self._lease = _lease(client, config, clock)
         self._loop = PlannerLoop(self._parts(policy, clock, telemetry), wake=self._wake, pace=pace)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slmpack.adapters.hub import HubSettings
+from slmpack.adapters.measuring import MetricsSettings
 from slmpack.adapters.selector import Selector, parse_selector
 
 __all__ = ["OperatorConfig", "hub_settings"]
@@ -39,7 +40,9 @@ class OperatorConfig:
     supervisor_image: str | None = None
     """Of the init container that brings the supervisor into a pack's pod; None: no packs are made."""
     pod_proxy: str | None = None
-    """URL of the HTTP proxy through which supervisors are reached, for an operator that cannot reach pods itself."""
+    """URL of the HTTP proxy through which supervisors, and engines that are scraped, are reached, for an operator that
+    cannot reach pods itself."""
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
     bundled_models: bool = False
     """Answer from the configs that ship with slmpack before asking the Hub (the demo does)."""
 

@@ -17,7 +17,9 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from slmpack.domain.conditions import Verdict
+from slmpack.domain.load import GpuReading, LoadSample
 from slmpack.domain.pack import PackReport
+from slmpack.domain.reasons import Problem
 from slmpack.domain.snapshot import Key, ModelUnknown, Snapshot
 from slmpack.render.pack_children import PackPod
 
@@ -25,10 +27,12 @@ __all__ = [
     "Clock",
     "Cluster",
     "Conflict",
+    "EnginePod",
     "Forbidden",
     "Gone",
     "Invalid",
     "Leadership",
+    "Loads",
     "Manifest",
     "ModelSource",
     "NotFound",
@@ -38,6 +42,7 @@ __all__ = [
     "Supervisor",
     "Telemetry",
     "Unavailable",
+    "Watched",
     "World",
 ]
 
@@ -163,6 +168,56 @@ class PackReports(Protocol):
 
     def report(self, uid: str) -> PackReport | None:
         """What that of this pod said last; None where that is unknown, or too long ago."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnginePod:
+    """A pod of ours, as those who measure it need to know it."""
+
+    key: Key
+    uid: str
+    deployment: Key
+    address: str
+    """The pod's IP; empty where it has none yet."""
+    ports: tuple[int, ...]
+    """Where its engines answer, of those that are to run."""
+    engines: int
+    """How many it can run."""
+    ready: int
+    """How many answer requests."""
+    ready_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What is to be measured."""
+
+    deployments: frozenset[Key] = frozenset()
+    scaled: frozenset[Key] = frozenset()
+    """Those of them with spec.scaling."""
+    pods: tuple[EnginePod, ...] = ()
+    gpu_users: frozenset[Key] = frozenset()
+    """All pods that request a GPU, strangers' as well: others that an exporter names use none."""
+
+
+class Loads(Protocol):
+    """What is measured of replicas and GPUs. None of it raises or blocks."""
+
+    def watch(self, watched: Watched) -> None:
+        """Have these measured from now on, and new ones at once."""
+        ...
+
+    def samples(self) -> Mapping[Key, LoadSample]:
+        """The newest of each SLMDeployment; those that are too old are left out."""
+        ...
+
+    def gpus(self) -> tuple[GpuReading, ...]:
+        """The newest of each GPU; those that are too old are left out."""
+        ...
+
+    def blind(self) -> Problem | None:
+        """Why nothing at all is measured; None where something is, or where nothing needs to be."""
         ...
 
 

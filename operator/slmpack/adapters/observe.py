@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from slmpack.adapters.dra_stores import DraStores
+from slmpack.adapters.engine_pods import read_address, to_watched
 from slmpack.adapters.feeds import Feed, Lister
 from slmpack.adapters.pack_pods import SLICES, SliceRecord, bare_pack, read_slice, read_supervisor
 from slmpack.adapters.records import (
@@ -55,7 +56,7 @@ from slmpack.domain.snapshot import (
     Rejected,
     Snapshot,
 )
-from slmpack.ports import Clock, ModelSource, PackReports, Supervisor
+from slmpack.ports import Clock, Loads, ModelSource, PackReports, Supervisor
 from slmpack.render.names import NAME_LABEL, PROFILE_LABEL
 from slmpack.render.pack_children import PackPod
 
@@ -87,9 +88,11 @@ class Observer:
         engines: EngineTable,
         clock: Clock,
         packs: PackReports | None = None,
+        loads: Loads | None = None,
     ) -> None:
         self._client = client
         self._reports = packs
+        self._loads = loads
         self._models = models
         self._engines = engines
         self._clock = clock
@@ -101,6 +104,8 @@ class Observer:
         self._priorities: KindStore[PriorityRecord] = KindStore(read_priority)
         self._profiles: KindStore[ProfileRecord] = KindStore(read_profiles)
         self._supervisors: KindStore[Supervisor] = KindStore(read_supervisor)
+        self._addresses: KindStore[str] = KindStore(read_address)
+        self._of_replicas: tuple[KindStore[Any], ...] = (self._supervisors, self._addresses)
         self._slices: KindStore[SliceRecord] = KindStore(read_slice)
         self._dra = DraStores(chosen=lambda node: _chosen(node, scope.nodes))
         self._feeds = self._feeds_of(scope)
@@ -115,7 +120,7 @@ class Observer:
             SLM_DEPLOYMENTS: Feed(path=SLM_DEPLOYMENTS.path(namespace=mine), store=self._deployments),
             SERVICES: Feed(path=SERVICES.path(namespace=mine), store=self._services, label=NAME_LABEL),
             CONFIG_MAPS: Feed(path=CONFIG_MAPS.path(namespace=mine), store=self._profiles, label=PROFILE_LABEL),
-            PODS: Feed(path=PODS.path(), store=self._pods, beside=(self._bystanders, self._supervisors)),
+            PODS: Feed(path=PODS.path(), store=self._pods, beside=(self._bystanders, *self._of_replicas)),
             **self._dra.feeds,
         }
         if scope.packs:
@@ -129,17 +134,19 @@ class Observer:
         return all(feed.complete for feed in self._feeds.values())
 
     async def refresh(self) -> None:
-        """LIST whatever is due, and have packs asked. Raises PortError; what could not be listed stays due."""
+        """LIST whatever is due; have packs asked, loads measured. Raises PortError; what was not listed stays due."""
         for feed in self._feeds.values():
             await feed.refresh(self._client, self._clock)
         if self._reports is not None:
             published = Counter(it.pod_uid for it in self._slices.values() if it.ready)
             await self._reports.refresh(replace(it, published=published[it.uid]) for _, it in self._packs())
+        if self._loads is not None:
+            self._loads.watch(to_watched(self._deployments.values(), self._with_reports(), self._addresses.get))
 
     def handle(self, resource: Resource, kind: str | None, raw: Mapping[str, Any]) -> bool:
         """Take in an event of a watch; True if the planner should look. `kind` is None for what a watch starts with."""
         feed = self._feeds[resource]
-        freed = resource == PODS and (self._see_bystander(kind, raw) | self._see_supervisor(kind, raw))
+        freed = resource == PODS and (self._see_bystander(kind, raw) | self._see_replica(kind, raw))
         freed |= resource == NODES and self._dra.see_node(kind, raw)
         if kind == "DELETED":
             return feed.store.drop(raw) or freed
@@ -155,9 +162,10 @@ class Observer:
         gone = before is not None and changed and self._bystanders.get(key_of(raw)) is None
         return gone and before is not None and self._nodes.get(Key("", before.node)) is not None
 
-    def _see_supervisor(self, kind: str | None, raw: Mapping[str, Any]) -> bool:
-        """Note where a pack's supervisor is; True if that changed."""
-        return self._supervisors.drop(raw) if kind == "DELETED" else self._supervisors.put(raw)
+    def _see_replica(self, kind: str | None, raw: Mapping[str, Any]) -> bool:
+        """Note where a replica and a pack's supervisor are; True if that changed."""
+        changed = [it.drop(raw) if kind == "DELETED" else it.put(raw) for it in self._of_replicas]
+        return any(changed)
 
     def put(self, resource: Resource, raw: Mapping[str, Any]) -> None:
         """Take in the answer to our own write."""
@@ -207,6 +215,9 @@ class Observer:
             pods=pods,
             names=frozenset(self._pods.unseen()),
             dra=dra,
+            loads={} if self._loads is None else self._loads.samples(),
+            gpus=() if self._loads is None else self._loads.gpus(),
+            blind=None if self._loads is None else self._loads.blind(),
         )
 
     def bare_packs(self) -> tuple[PackPod, ...]:
@@ -248,6 +259,8 @@ class Observer:
             deleting=record.deleting,
             demand=self._demand(record),
             conditions=record.conditions,
+            scale=record.scale,
+            scale_note=record.scale_note,
         )
 
     def _demand(self, record: DeploymentRecord) -> Demand | Rejected:

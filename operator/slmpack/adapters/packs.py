@@ -19,6 +19,7 @@ import aiohttp
 
 from slmpack.adapters.kube import BY_STATUS
 from slmpack.adapters.pack_report import read_report
+from slmpack.adapters.pod_session import pod_session
 from slmpack.domain.pack import PackReport
 from slmpack.ports import Clock, NotFound, PortError, Supervisor, Unavailable
 
@@ -211,14 +212,7 @@ class PackClient:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            # A supervisor serves few connections at a time: none is kept. Proxies of the environment are not for pods.
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(force_close=True),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-                headers={"User-Agent": "slmpack"},
-            )
+            self._session = pod_session()
         return self._session
 
 

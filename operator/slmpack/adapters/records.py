@@ -11,11 +11,12 @@ from typing import Any
 from slmpack.adapters.views import controller_uid
 from slmpack.api.parse import parse_metadata, parse_slmdeployment, parse_status
 from slmpack.api.profile import parse_profile
-from slmpack.api.status import SLMDeploymentStatus
+from slmpack.api.status import ScalingStatus, SLMDeploymentStatus
 from slmpack.api.v1alpha1 import SLMDeployment
 from slmpack.domain.internal import internal_problem
 from slmpack.domain.profile import Profile
 from slmpack.domain.reasons import Problem, Reason
+from slmpack.domain.scale_decision import Figure, ScaleNote, ScaleState
 from slmpack.domain.snapshot import Condition, Key
 
 __all__ = [
@@ -45,6 +46,8 @@ class DeploymentRecord:
     status: Mapping[str, Any] = field(compare=False)
     """As it stands in the API server."""
     conditions: tuple[Condition, ...] = field(compare=False)
+    scale: ScaleState | None = field(compare=False)
+    scale_note: ScaleNote | None = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,7 @@ def read_deployment(raw: Mapping[str, Any]) -> DeploymentRecord | None:
     meta = parse_metadata(raw)
     if meta is None:
         return None
+    status = parse_status(raw)
     return DeploymentRecord(
         key=Key(meta.namespace, meta.name),
         uid=meta.uid,
@@ -89,7 +93,9 @@ def read_deployment(raw: Mapping[str, Any]) -> DeploymentRecord | None:
         deleting=meta.deletion_timestamp is not None,
         parsed=_parsed(raw),
         status=raw.get("status") or {},
-        conditions=_conditions(parse_status(raw)),
+        conditions=_conditions(status),
+        scale=_scale(status.scaling),
+        scale_note=_scale_note(status.scaling),
     )
 
 
@@ -144,4 +150,41 @@ def _conditions(status: SLMDeploymentStatus) -> tuple[Condition, ...]:
             last_transition=condition.last_transition_time,
         )
         for condition in status.conditions
+    )
+
+
+def _scale(status: ScalingStatus | None) -> ScaleState | None:
+    """What an earlier decision left; None where there was none, or somebody wrote nonsense in its place."""
+    if status is None:
+        return None
+    return ScaleState(
+        desired=status.desired,
+        changed=status.last_scale_time,
+        went_up=status.last_direction == "Up",
+        lower_since=status.lower_since,
+        higher_since=status.higher_since,
+        hold_s=status.hold_seconds,
+        busy=status.last_request_time,
+        start_s=status.start_seconds,
+    )
+
+
+def _scale_note(status: ScalingStatus | None) -> ScaleNote | None:
+    """What status says of it; None where a newer operator gave a reason that this one does not know."""
+    if status is None or status.decided_at is None:
+        return None
+    try:
+        reason = Reason(status.reason)
+        refused = None if status.limited_by is None else Reason(status.limited_by)
+    except ValueError:
+        return None
+    return ScaleNote(
+        at=status.decided_at,
+        wished=status.wished,
+        known=status.known,
+        reason=reason,
+        message=status.message,
+        refused=refused,
+        power=status.power or "",
+        figures=tuple(Figure(name=it.name, value=it.value, unit=it.unit, basis=it.basis) for it in status.figures),
     )

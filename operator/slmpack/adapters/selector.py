@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from slmpack.domain.snapshot import NodeTerm
+
 __all__ = ["EVERYTHING", "Selector", "parse_selector"]
 
 _TERM = re.compile(
@@ -32,6 +34,11 @@ class Selector:
         """Whether the labels satisfy every term; like kubectl, `!=` and `notin` hold where the label is absent."""
         return all(_holds(term, labels) for term in self.terms)
 
+    @property
+    def node_terms(self) -> tuple[NodeTerm, ...]:
+        """The same as node affinity says it."""
+        return tuple(_node_term(term) for term in self.terms)
+
 
 EVERYTHING = Selector(())
 
@@ -51,6 +58,13 @@ def _parse_term(text: str) -> _Term:
         wanted = frozenset(value.strip() for value in match["values"].split(","))
         return _Term(match["key"], wanted, match["set"] == "notin")
     return _Term(match["key"], None, bool(match["absent"]))
+
+
+def _node_term(term: _Term) -> NodeTerm:
+    if term.wanted is None:
+        return NodeTerm(key=term.key, operator="DoesNotExist" if term.negated else "Exists")
+    values = tuple(sorted(term.wanted))
+    return NodeTerm(key=term.key, operator="NotIn" if term.negated else "In", values=values)
 
 
 def _holds(term: _Term, labels: Mapping[str, str]) -> bool:

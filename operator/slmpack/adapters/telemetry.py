@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from slmpack.adapters.scale_metrics import ScaleMetrics
 from slmpack.domain.conditions import Verdict
 from slmpack.domain.snapshot import Key
 
@@ -31,6 +32,7 @@ class PrometheusTelemetry:
         self._reasons = Gauge(
             "slmpack_reason", "1 for the reason in status.", ("namespace", "name", "reason"), registry=of
         )
+        self._scaling = ScaleMetrics(of)
 
     def turn(self, result: str, *, seconds: float) -> None:
         """Count a turn."""
@@ -54,6 +56,7 @@ class PrometheusTelemetry:
             if verdict.desired is not None:
                 self._replicas.labels(*at, "desired").set(verdict.desired)
             self._reasons.labels(*at, verdict.reason.value).set(1)
+        self._scaling.decided({key: it.decision for key, it in verdicts.items() if it.decision is not None})
 
     def text(self) -> bytes:
         """The exposition format."""

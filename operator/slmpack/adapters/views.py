@@ -172,6 +172,7 @@ def pod_view(raw: Mapping[str, Any]) -> PodView | None:
     reason, message, exit_code = _cause(status)
     scheduled = conditions.get("PodScheduled")
     unbound = scheduled is not None and scheduled.status == "False" and scheduled.reason == "Unschedulable"
+    bound = scheduled is not None and scheduled.status == "True"
     return PodView(
         key=Key(pod.metadata.namespace, pod.metadata.name),
         uid=pod.metadata.uid,
@@ -179,6 +180,7 @@ def pod_view(raw: Mapping[str, Any]) -> PodView | None:
         requests=requests,
         phase=_phase(status.phase),
         created=pod.metadata.creation_timestamp,
+        bound_at=scheduled.last_transition_time if bound and scheduled is not None else None,
         deleting=pod.metadata.deletion_timestamp is not None,
         ready=is_ready,
         ready_since=ready.last_transition_time if ready is not None and is_ready else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from slmpack.adapters.selector import parse_selector
+from slmpack.domain.snapshot import NodeTerm
 
 LABELS = {"pool": "gpu", "zone": "a"}
 
@@ -29,6 +30,23 @@ LABELS = {"pool": "gpu", "zone": "a"}
 )
 def test_matching(text: str, matches: bool) -> None:
     assert parse_selector(text).matches(LABELS) is matches
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "operator", "values"),
+    [
+        ("pool=gpu", "pool", "In", ("gpu",)),
+        ("pool!=cpu", "pool", "NotIn", ("cpu",)),
+        ("pool", "pool", "Exists", ()),
+        ("!spot", "spot", "DoesNotExist", ()),
+        ("zone in (b, a)", "zone", "In", ("a", "b")),
+        ("zone notin (b)", "zone", "NotIn", ("b",)),
+    ],
+)
+def test_as_node_affinity_says_it(text: str, key: str, operator: str, values: tuple[str, ...]) -> None:
+    (term,) = parse_selector(text).node_terms
+    assert term == NodeTerm(key=key, operator=operator, values=values)
+    assert term.is_label is (text == "pool=gpu")
 
 
 @pytest.mark.parametrize("text", ["=x", "a in b", "!a=b", "a b", "a>1"])

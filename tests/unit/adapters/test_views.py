@@ -115,7 +115,18 @@ def test_a_failed_pod_has_an_end() -> None:
 
 def test_the_schedulers_words_are_kept() -> None:
     condition = _condition("PodScheduled", "False", reason="Unschedulable", message="0/3 nodes are available")
-    assert _view(status={"phase": "Pending", "conditions": [condition]}).unschedulable == "0/3 nodes are available"
+    view = _view(status={"phase": "Pending", "conditions": [condition]})
+    assert view.unschedulable == "0/3 nodes are available"
+    assert view.bound_at is None
+    assert view.begun == view.created
+
+
+def test_a_pod_begins_when_it_is_bound() -> None:
+    view = _view(status={"phase": "Pending", "conditions": [_condition("PodScheduled", "True")]})
+    assert view.unschedulable == ""
+    assert (
+        view.begun == view.bound_at == datetime.fromisoformat(_condition("PodScheduled", "True")["lastTransitionTime"])
+    )
 
 
 def test_a_pod_of_another_controller_is_a_stranger_whatever_its_labels_say() -> None:
