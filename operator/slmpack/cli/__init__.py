@@ -12,7 +12,7 @@ import click
 from typing_extensions import override
 
 from slmpack import __version__
-from slmpack.cli import profile_flags, question_commands
+from slmpack.cli import explain_command, metrics_flags, profile_flags, question_commands, simulate_flags
 
 __all__ = ["main"]
 
@@ -103,10 +103,20 @@ def main() -> None:
     help="As the operator that runs with this flag would do: it may put several replicas into one pod (MPSPack).",
 )
 @click.option(
+    "--loads",
+    metavar="FILE",
+    help="Decide spec.scaling as if this were measured: YAML with loads by SLMDeployment, and GPUs (docs/explain.md).",
+)
+@click.option(
     "--propose-layout",
     is_flag=True,
     help="Also show how the nodes' GPUs would best be cut into MIG instances, and the label that an administrator would"
     " set.",
+)
+@click.option(
+    "--repack",
+    is_flag=True,
+    help="Also say which running replicas could be moved so that GPUs come free, and how. Nothing is moved.",
 )
 def plan(**options: Any) -> int:  # noqa: ANN401 - click checks them
     """Show what the operator would do: the memory of a replica, which GPU gets each, and why some have no place.
@@ -171,11 +181,13 @@ def crd() -> None:
 @click.option(
     "--pod-proxy",
     metavar="URL",
-    help="The HTTP proxy through which the supervisors of packs are reached. Default: straight at the pods' addresses.",
+    help="The HTTP proxy through which the supervisors of packs, and replicas that are scraped, are reached. Default:"
+    " straight at the pods' addresses.",
 )
 @click.option(
     "--bundled-models", is_flag=True, help="Do not ask the Hub for models whose config.json ships with slmpack."
 )
+@metrics_flags.metrics_options
 def run(**options: Any) -> int:  # noqa: ANN401 - click checks them
     """Run the operator, in a cluster or outside of one. SIGTERM ends it within 5 seconds.
 
@@ -204,6 +216,7 @@ def run(**options: Any) -> int:  # noqa: ANN401 - click checks them
         hub=hub_settings(),
         supervisor_image=_image(options["supervisor_image"]),
         pod_proxy=_proxy(options["pod_proxy"]),
+        metrics=metrics_flags.metrics_settings(options),
         bundled_models=options["bundled_models"],
     )
     return run_operator(config)
@@ -268,3 +281,5 @@ def demo(**options: Any) -> int:  # noqa: ANN401 - click checks them
 main.add_command(profile_flags.profile)
 main.add_command(question_commands.estimate)
 main.add_command(question_commands.predict)
+main.add_command(simulate_flags.simulate)
+main.add_command(explain_command.explain)

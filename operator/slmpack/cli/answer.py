@@ -66,6 +66,8 @@ def _answer(plan: DeploymentPlan) -> Answer:
     wanted = demand.replicas if isinstance(demand, Demand) else None
     if plan.deployment.deleting:
         wanted = 0
+    placed -= sum(state.counts for state in plan.states if state.pod.name in plan.pending)
+    placed -= sum(create.record.replicas for create in plan.creates if create.placement.pins is not None)
     if wanted is not None:  # a rollout may have one more for a while
         placed = min(placed, wanted)
     unplaced = (wanted or 0) - placed if wanted else 0

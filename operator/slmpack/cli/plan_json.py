@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from slmpack.cli.answer import Answer, answers
@@ -10,10 +10,11 @@ from slmpack.cli.figures import MS, figure
 from slmpack.domain.choice import Choice
 from slmpack.domain.footprint import Footprint
 from slmpack.domain.plan import Block, ClusterPlan, GpuBar, UsedFit
+from slmpack.domain.scale_decision import Figure, ScaleDecision
 from slmpack.domain.snapshot import Key
 from slmpack.render.engine_args import plan_flags
 
-__all__ = ["plan_to_json"]
+__all__ = ["figures_to_json", "plan_to_json", "scale_to_json"]
 
 Json = dict[str, Any]
 
@@ -37,6 +38,8 @@ def _deployment(answer: Answer) -> Json:
         "kv_tokens": plan.kv_tokens if plan.footprint is not None else None,
         "max_model_len": plan.max_model_len,
         "replicas": {"wanted": answer.wanted, "placed": answer.placed, "unplaced": answer.unplaced},
+        "scale": None if plan.scale is None else scale_to_json(plan.scale),
+        "waiting_for_node": list(plan.pending),
         "per_gpu": plan.per_gpu,
         "decisions": [_decision(used) for used in plan.fits],
         "reasons": [
@@ -59,6 +62,26 @@ def _footprint(footprint: Footprint, *, kv_tokens: int) -> Json:
         "context_bytes": footprint.context_bytes,
         "basis": footprint.basis,
     }
+
+
+def scale_to_json(scale: ScaleDecision) -> Json:
+    """How many replicas are wanted by what is measured, and why."""
+    return {
+        "desired": scale.desired,
+        "current": scale.current,
+        "wished": scale.wished,
+        "known": scale.known,
+        "reason": scale.reason.value,
+        "message": scale.message,
+        "limited_by": None if scale.refused is None else scale.refused.value,
+        "power_w": None if scale.power_w is None else figure(scale.power_w),
+        "figures": figures_to_json(scale.figures),
+    }
+
+
+def figures_to_json(figures: Iterable[Figure]) -> list[Json]:
+    """The numbers that led to a decision."""
+    return [{"name": it.name, "value": it.value, "unit": it.unit, "basis": it.basis} for it in figures]
 
 
 def _decision(used: UsedFit) -> Json:

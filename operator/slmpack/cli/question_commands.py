@@ -8,18 +8,18 @@ import click
 
 from slmpack.cli.question_flags import question_flags
 
-__all__ = ["estimate", "predict"]
+__all__ = ["OUTPUT", "estimate", "exit_codes", "predict"]
 
 OUTPUT = click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 
 
-def _exit_codes(*codes: str) -> str:
+def exit_codes(*codes: str) -> str:
     """An epilog that click does not wrap: it starts with a backspace."""
     return "\n".join(["\b", "Exit codes:", *(f"  {code}" for code in codes)])
 
 
 @click.command(
-    epilog=_exit_codes(
+    epilog=exit_codes(
         "0  a replica fits and keeps the bounds (with --all-gpus: on one of them)",
         "1  an error: a flag, a file or a model's config cannot be used",
         "2  no replica fits, or no batch keeps the bounds",
@@ -41,7 +41,7 @@ def estimate(all_gpus: bool, png: str | None, output: str, **flags: Any) -> int:
 
 
 @click.command(
-    epilog=_exit_codes(
+    epilog=exit_codes(
         "0  it fits and keeps the bounds",
         "1  an error: a flag, a file or a model's config cannot be used",
         "2  it does not fit, breaks a bound, or cannot be predicted",

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from slmpack.cli.answer import Answer, answers
 from slmpack.cli.draw import draw_bars, glyphs_of
+from slmpack.cli.scaling_text import scale_line
 from slmpack.cli.world import World
 from slmpack.domain.choice import Choice
 from slmpack.domain.footprint import explain
@@ -24,7 +25,7 @@ from slmpack.domain.sharing import describe_share, limit_bytes
 from slmpack.domain.snapshot import Demand, Key, ModelUnknown
 from slmpack.render.engine_args import plan_flags
 
-__all__ = ["print_plan"]
+__all__ = ["offers_of", "print_decision", "print_footprint", "print_plan"]
 
 NAMED_NODES = 5
 ROLLOUTS = {Reason.ROLLING_OUT, Reason.ROLLOUT_STOPPED, Reason.ROLLOUT_BLOCKED}
@@ -57,16 +58,20 @@ def _print_answer(console: Console, answer: Answer, *, sources: Mapping[Key, str
     else:
         title.append("  rejected", style="red")
     console.print(title)
-    _print_footprint(console, answer, source=sources.get(view.key))
-    for line in _offers(answer):
+    print_footprint(console, answer, source=sources.get(view.key))
+    for line in offers_of(answer):
         console.print(_indented(line))
     if answer.placed:
         for used in answer.plan.fits:
-            _print_decision(console, used)
+            print_decision(console, used)
+    demand, scale = view.demand, answer.plan.scale
+    if scale is not None and isinstance(demand, Demand) and demand.scaling is not None:
+        console.print(_indented(scale_line(scale, demand.scaling)))
     console.print()
 
 
-def _print_footprint(console: Console, answer: Answer, *, source: str | None) -> None:
+def print_footprint(console: Console, answer: Answer, *, source: str | None) -> None:
+    """Device memory of one replica, term by term."""
     plan = answer.plan
     footprint, demand = plan.footprint, plan.deployment.demand
     if footprint is None:
@@ -103,19 +108,19 @@ def _gib(size: int) -> str:
     return f"{size / GIB:.2f} GiB"
 
 
-def _offers(answer: Answer) -> list[str]:
+def offers_of(answer: Answer) -> list[str]:
     """Need against offer, once for each kind of share in the plan; running replicas keep the share they have."""
     plan = answer.plan
     placements = [create.placement for create in plan.creates] + [placement for placement, _ in plan.waiting]
     shares: dict[str, list[str]] = {}
     for placement in placements:
         share = placement.share
-        shares.setdefault(f"{describe_share(share)} of {_gib(limit_bytes(share))}", []).append(placement.node)
+        shares.setdefault(f"{describe_share(share)} of {_gib(limit_bytes(share))}", []).append(placement.where)
     lines = [f"{len(nodes)} x {text}, on {_names(nodes)}" for text, nodes in shares.items()]
     running: dict[str, list[str]] = {}
     for state in plan.states:
         if state.counts:
-            running.setdefault(state.share, []).append(state.node)
+            running.setdefault(state.share, []).append(state.node or "no node yet")
     lines += [f"{len(nodes)} x {share} running or starting, on {_names(nodes)}" for share, nodes in running.items()]
     demand = plan.deployment.demand
     stated = isinstance(demand, Demand) and demand.max_per_gpu is not None
@@ -124,7 +129,7 @@ def _offers(answer: Answer) -> list[str]:
     return lines
 
 
-def _print_decision(console: Console, used: UsedFit) -> None:
+def print_decision(console: Console, used: UsedFit) -> None:
     """What pays on a GPU of a kind in use, by prediction, and why."""
     fit = used.fit
     flags = " ".join(f"{flag}={value}" for flag, value in plan_flags(fit.settings).items())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from typing_extensions import override
 
 from slmpack.adapters.clock import SystemClock
 from slmpack.adapters.hub import BundledFirst, HubModels
+from slmpack.adapters.measuring import ROUND, MetricsSettings, make_loads
 from slmpack.adapters.observe import Lister, Observer, Scope
 from slmpack.adapters.policy import load_policy
 from slmpack.adapters.resources import (
@@ -28,11 +30,14 @@ from slmpack.adapters.resources import (
     SLM_DEPLOYMENTS,
 )
 from slmpack.adapters.tables import bundled_config, load_gpu_catalogue
+from slmpack.cli.loads_file import read_loads
 from slmpack.cli.manifests import BadFileError, Manifest, Manifests
+from slmpack.cli.preview import preview
 from slmpack.config import hub_settings
 from slmpack.domain.gpu import GpuModel
 from slmpack.domain.reasons import Reason
 from slmpack.domain.snapshot import Demand, Key, ModelUnknown, Policy, Snapshot
+from slmpack.ports import Loads
 from slmpack.render.names import PROFILE_LABEL
 
 __all__ = ["Bundled", "Question", "World", "observe_world"]
@@ -58,6 +63,10 @@ class Question:
     """With a cluster: what its operator was told. Without one, the configs that ship are always used."""
     supervisor_image: str | None = None
     """What the operator was told; None: no packs."""
+    loads: str | None = None
+    """A file that says what is measured; None: none does."""
+    metrics: MetricsSettings | None = None
+    """With a cluster: measure now; None: nothing is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +93,9 @@ async def observe_world(question: Question) -> World:
         place = (*nodes, *manifests.of("Pod"))[0].place
         raise BadFileError(f"{place}: nodes and pods come from the cluster with --cluster; leave one of the two out")
     if not wanted and not question.cluster:
-        raise BadFileError("no SLMDeployment is given; add one with -f, or plan what is in the cluster with --cluster")
+        raise BadFileError(
+            "no SLMDeployment is given; add one with -f (plan also takes those of a cluster, with --cluster)"
+        )
     files = _FileLister(manifests)
     if not question.cluster:
         return await _world(files, question, what_if=not nodes)
@@ -97,14 +108,20 @@ async def observe_world(question: Question) -> World:
 async def _world(lister: Lister, question: Question, *, what_if: bool) -> World:
     policy = replace(load_policy(), supervisor_image=question.supervisor_image)
     arrived = asyncio.Event()
-    async with HubModels(hub_settings(), wake=arrived.set) as hub:
+    async with HubModels(hub_settings(), wake=arrived.set) as hub, _measuring(question) as (loads, measured):
         models = BundledFirst(hub) if question.bundled_models or not question.cluster else hub
-        observer = Observer(lister, scope=Scope(), models=models, engines=policy.engines, clock=SystemClock())
+        clock = SystemClock()
+        observer = Observer(lister, scope=Scope(), models=models, engines=policy.engines, clock=clock, loads=loads)
         with _unreadable() as warnings:
             await observer.refresh()
+            await measured()
             snapshot = await _with_models(observer.snapshot, arrived, seconds=question.model_seconds)
     if warnings and not question.cluster:
         raise BadFileError(warnings[0])
+    notes: tuple[str, ...] = ()
+    if question.loads is not None:
+        found = preview(snapshot, read_loads(question.loads, now=snapshot.now), policy)
+        snapshot, notes = found.snapshot, found.notes
     given = question.manifests.of("SLMDeployment")
     asked = frozenset(_key(m) for m in given) or frozenset(view.key for view in snapshot.deployments)
     return World(
@@ -113,8 +130,25 @@ async def _world(lister: Lister, question: Question, *, what_if: bool) -> World:
         asked=asked,
         what_if=what_if,
         sources={_key(m): source for m in given if (source := _file_source(m)) is not None},
-        warnings=tuple(warnings),
+        warnings=(*warnings, *notes),
     )
+
+
+@asynccontextmanager
+async def _measuring(question: Question) -> AsyncIterator[tuple[Loads | None, Callable[[], Awaitable[None]]]]:
+    """What measures, where that is asked for, and a wait for its first round."""
+    came = asyncio.Event()
+
+    async def first_round() -> None:
+        if question.metrics is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(came.wait(), timeout=(ROUND + 1) * question.metrics.timeout.total_seconds())
+
+    if question.metrics is None:
+        yield None, first_round
+        return
+    async with make_loads(question.metrics, wake=came.set, clock=SystemClock()) as loads:
+        yield loads, first_round
 
 
 class _Collected(logging.Handler):

@@ -179,7 +179,7 @@ class Executor:
                 await self._make(manifest)
             if not await self._make(await self._pod(action)):
                 return  # an answer of ours got lost: it was made and is there
-            where = f"{action.record.share} on {action.placement.node}"
+            where = f"{action.record.share} on {action.placement.where}"
             logger.info("%s: create %s: %s", action.deployment.key, action.name, where)
             self._telemetry.wrote("create")
             run.done.append(action)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from slmpack.controller.advice import Advisor
 from slmpack.controller.execute import Execution, Executor
 from slmpack.controller.report import Reporter
 from slmpack.domain.plan import Action
@@ -94,6 +95,7 @@ class PlannerLoop:
         self._parts = parts
         self._wake = wake
         self._pace = pace
+        self._advisor = Advisor(parts.policy)
         self._stopping = False
         self._failures = 0
         self._last_turn = parts.clock.monotonic()
@@ -168,7 +170,7 @@ class PlannerLoop:
         execution = await self._parts.executor.serve(plan, execution, bare=self._parts.world.bare_packs())
         self._untold.clear()
         self._put_off_at = None
-        untold = await self._parts.reporter.report(plan, execution)
+        untold = await self._parts.reporter.report(self._advisor.told(plan, snapshot), execution)
         if broken := execution.broken or untold:
             raise broken
         self._failures = 0

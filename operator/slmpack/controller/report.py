@@ -14,6 +14,7 @@ from slmpack.controller.status import products_of, status_of
 from slmpack.domain.conditions import Verdict, judge
 from slmpack.domain.plan import Action, ClusterPlan, CreatePod, DeploymentPlan, Outcome, SetEngines
 from slmpack.domain.reasons import Reason
+from slmpack.domain.scale_news import headlines
 from slmpack.domain.snapshot import DeploymentView, Key
 from slmpack.ports import Clock, Cluster, Conflict, Leadership, NotFound, PortError, Telemetry, Unavailable
 from slmpack.render.names import API_VERSION, KIND
@@ -42,6 +43,13 @@ NORMAL = frozenset(
         Reason.SCALED_UP,
         Reason.REPLACED,
         Reason.MODEL_PENDING,
+        Reason.LOAD_ROSE,
+        Reason.LOAD_FELL,
+        Reason.STEADY,
+        Reason.HELD,
+        Reason.AT_MIN,
+        Reason.IDLE,
+        Reason.WOKEN,
     )
 )
 """Reasons that are no cause for a warning."""
@@ -119,6 +127,7 @@ class Reporter:
         if changed:
             self._telemetry.wrote("status")
             await self._tell_turn(view, verdict)
+            await self._tell_scaling(view, verdict)
         return None
 
     def _must_wait(self, view: DeploymentView) -> bool:
@@ -142,6 +151,15 @@ class Reporter:
         if before != verdict.reason.value:
             await self._post(view, reason=verdict.reason.value, note=verdict.message, action="Reconcile", pod=None)
 
+    async def _tell_scaling(self, view: DeploymentView, verdict: Verdict) -> None:
+        """Events where another number of replicas is wanted, or where something new keeps it."""
+        if verdict.scaling is None or verdict.decision is None:
+            return
+        for reason, note in headlines(view, verdict.scaling, verdict.decision):
+            # while a first replica starts, there is nothing to be measured
+            action = "Start" if reason is Reason.METRICS_UNKNOWN and not verdict.ready else "Scale"
+            await self._post(view, reason=reason.value, note=note, action=action, pod=None)
+
     async def _post(self, view: DeploymentView, *, reason: str, note: str, action: str, pod: Key | None) -> None:
         if not self._leadership.held:
             return
@@ -154,7 +172,7 @@ class Reporter:
             "eventTime": _micro_time(moment),
             "reportingController": "slmpack.dev/operator",
             "reportingInstance": "slmpack",
-            "type": "Normal" if reason in NORMAL or action == "Create" else "Warning",
+            "type": "Normal" if reason in NORMAL or action in {"Create", "Start"} else "Warning",
             "reason": reason,
             "action": action,
             "note": _note(note),
@@ -178,7 +196,7 @@ class Reporter:
 
 def _of_action(action: Action) -> Mapping[str, Any]:
     if isinstance(action, CreatePod):
-        note = f"created {action.name}: {action.record.share} on {action.placement.node}"
+        note = f"created {action.name}: {action.record.share} on {action.placement.where}"
         pod = Key(action.deployment.key.namespace, action.name)
         return {"reason": Reason.CREATED.value, "note": note, "action": "Create", "pod": pod}
     if isinstance(action, SetEngines):

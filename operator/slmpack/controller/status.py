@@ -6,13 +6,16 @@ from typing import Any
 
 from slmpack.api.status import (
     DECISIONS_MAX,
+    FIGURES_MAX,
     PLACEMENTS_MAX,
     REASONS_MAX,
     UNPLACED_MAX,
     ConditionStatus,
     DecisionStatus,
+    FigureStatus,
     FootprintStatus,
     PlacementStatus,
+    ScalingStatus,
     SLMDeploymentStatus,
     UnplacedStatus,
 )
@@ -21,6 +24,7 @@ from slmpack.domain.conditions import Verdict
 from slmpack.domain.interval import describe_interval
 from slmpack.domain.plan import ClusterPlan, DeploymentPlan, UsedFit
 from slmpack.domain.quantity import format_bytes
+from slmpack.domain.scale_news import Told
 from slmpack.domain.snapshot import Key, ModelUnknown, Rejected
 from slmpack.render.names import selector_string
 
@@ -51,6 +55,8 @@ def status_of(part: DeploymentPlan, verdict: Verdict, *, product: str | None) ->
         max_model_len=part.max_model_len,
         footprint=_footprint(part),
         decisions=tuple(filter(None, map(_decision, part.fits[:DECISIONS_MAX]))),
+        scaling=None if verdict.scaling is None else _scaling(verdict.scaling),
+        repack=clip(part.repack, SHORT) or None,
         placements=_placements(part),
         unplaced=tuple(
             UnplacedStatus(
@@ -101,6 +107,31 @@ def _decision(used: UsedFit) -> DecisionStatus | None:
         basis=gpu.throughput_tok_s.basis.value,
         reasons=tuple(clip(reason, REASON) for reason in fit.reasons[:REASONS_MAX]),
         runner_up=clip(choice.runner_up.reason, REASON),
+    )
+
+
+def _scaling(told: Told) -> ScalingStatus:
+    state, note = told.state, told.note
+    return ScalingStatus(
+        desired=state.desired,
+        wished=note.wished,
+        known=note.known,
+        reason=note.reason.value,
+        message=clip(note.message, REASON),
+        limited_by=None if note.refused is None else note.refused.value,
+        power=clip(note.power, SHORT) or None,
+        decided_at=note.at,
+        last_scale_time=state.changed,
+        last_direction=None if state.changed is None else "Up" if state.went_up else "Down",
+        lower_since=state.lower_since,
+        higher_since=state.higher_since,
+        hold_seconds=state.hold_s,
+        last_request_time=state.busy,
+        start_seconds=state.start_s,
+        figures=tuple(
+            FigureStatus(name=clip(it.name, SHORT), value=it.value, unit=clip(it.unit, SHORT), basis=it.basis)
+            for it in note.figures[:FIGURES_MAX]
+        ),
     )
 
 

@@ -33,7 +33,7 @@ def _plan(folder: Path, *crs: object) -> dict[str, Any]:
 
 
 def test_the_documentation_names_every_key_in_order(tmp_path: Path) -> None:
-    plan = _plan(tmp_path, a_cr(replicas=9, sharing={"mode": "MPS"}))
+    plan = _plan(tmp_path, a_cr(scaling={"min": 9, "max": 9}, sharing={"mode": "MPS"}))
     documented = re.findall(r"^\| `([^`]+)` \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
     seen = [path for path in dict.fromkeys(_paths(plan)) if path not in {"deployments[]", "gpus[]"}]
     assert seen == documented

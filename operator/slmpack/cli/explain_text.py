@@ -1,0 +1,117 @@
+"""`slmpack explain` for people: one heading for each step of the line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from slmpack.cli.scaling_text import figure_rows, replicas
+from slmpack.cli.text import offers_of, print_decision, print_footprint
+from slmpack.domain.interval import describe_interval
+from slmpack.domain.memory_limit import replica_name
+from slmpack.domain.reasons import Reason
+from slmpack.domain.scale_decision import Figure, ScaleDecision, ScaleNote, ScalingSpec
+from slmpack.domain.snapshot import Demand
+
+if TYPE_CHECKING:
+    from slmpack.cli.explain import Explanation
+
+__all__ = ["print_explanation"]
+
+
+def print_explanation(console: Console, found: Explanation) -> None:
+    """Need, what pays, placement, scaling, what would change it."""
+    answer, plan = found.answer, found.answer.plan
+    wanted = "?" if answer.wanted is None else str(answer.wanted)
+    title = Text(str(found.view.key), style="bold")
+    title.append(f"  {found.ready} of {wanted} replicas Ready, {found.reason.value}: {found.message}", style="not bold")
+    console.print(title)
+    if plan.footprint is not None:
+        _head(console, "What a replica needs")
+        print_footprint(console, answer, source=found.source)
+    if plan.fits:
+        _head(console, "What pays")
+        for used in plan.fits:
+            print_decision(console, used)
+    _head(console, "Where replicas are")
+    _print_places(console, found)
+    demand = found.view.demand
+    if isinstance(demand, Demand) and demand.scaling is not None:
+        _head(console, "How many are wanted")
+        _print_scaling(console, found, demand.scaling)
+    _head(console, "What would change it")
+    for line in found.changes:
+        _line(console, line)
+
+
+def _head(console: Console, words: str) -> None:
+    console.print()
+    console.print(Text(words, style="bold"))
+
+
+def _line(console: Console, words: str) -> None:
+    console.print(Padding(Text(words), (0, 0, 0, 2), expand=False))
+
+
+def _print_places(console: Console, found: Explanation) -> None:
+    states = [state for state in found.answer.plan.states if state.counts]
+    for state in states:
+        why = "Ready" if state.problem is None else f"{state.problem.reason.value}: {state.problem.message}"
+        _line(console, f"{replica_name(state)} on {state.node or 'no node yet'}, {state.share}: {why}")
+    if not states:
+        for line in offers_of(found.answer):
+            _line(console, f"planned: {line}")
+    for problem, message, count in found.answer.reasons:
+        whom = f"{replicas(count)} without a place: " if count else ""
+        _line(console, f"{whom}{problem.reason.value}: {message}")
+    if not states and not found.answer.placed and not found.answer.reasons:
+        _line(console, "nowhere: no replica is wanted")
+
+
+def _print_scaling(console: Console, found: Explanation, scaling: ScalingSpec) -> None:
+    note, state = found.note, found.view.scale
+    if note is not None and state is not None:
+        told = f"{replicas(state.desired)} by the last decision, told at {note.at:%Y-%m-%d %H:%M:%S %Z}"
+        _line(console, f"{told} (spec.scaling: {scaling.least} to {scaling.most})")
+        if state.changed is not None:
+            way = "more" if state.went_up else "fewer"
+            _line(console, f"last change: to {way}, at {state.changed:%Y-%m-%d %H:%M:%S %Z}")
+        _print_decision(console, note, note.reason, note.refused, power=note.power)
+    elif found.decided is None:
+        _line(console, f"status says nothing yet (spec.scaling: {scaling.least} to {scaling.most})")
+    if found.decided is not None:
+        decided = found.decided
+        change = f", {decided.current} so far" if decided.current != decided.desired else ""
+        _line(console, f"now: {replicas(decided.desired)}{change} (spec.scaling: {scaling.least} to {scaling.most})")
+        power = "" if decided.power_w is None else describe_interval(decided.power_w, unit="W")
+        _print_decision(console, decided, decided.reason, decided.refused, power=power)
+
+
+def _print_decision(
+    console: Console, said: ScaleNote | ScaleDecision, reason: Reason, refused: Reason | None, *, power: str
+) -> None:
+    _line(console, f"{reason.value}: {said.message}")
+    _line(console, f"the load alone asks for {said.wished}; {'all is known' if said.known else 'not all is known'}")
+    if refused is not None and refused is not reason:
+        _line(console, f"limited by {refused.value}")
+    if power:
+        _line(console, f"hottest GPU, an estimate: {power}")
+    _print_figures(console, said.figures)
+
+
+def _print_figures(console: Console, figures: Iterable[Figure]) -> None:
+    rows = figure_rows(figures)
+    if not rows:
+        return
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    for name, value, basis in rows:
+        table.add_row(f"    {name}", value, basis)
+    console.print(table)
