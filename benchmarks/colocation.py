@@ -48,10 +48,10 @@ class Pair:
 def main() -> None:
     pairs = _pairs()
     mps = [pair for pair in pairs if pair.sharing is Sharing.MPS]
-    clean = [pair for pair in mps if not pair.unclean]
+    clean = clean_pairs()
     groups = sorted({pair.group for pair in clean})
-    fits = {group: _fitted([pair for pair in clean if pair.group == group]) for group in groups}
-    everything = _fitted(clean)
+    fits = {group: fitted_sharing([pair for pair in clean if pair.group == group]) for group in groups}
+    everything = fitted_sharing(clean)
     shipped = TABLE.generations[0][1].sharing
     print(f"  constant               {''.join(f'{group:>12s}' for group in groups)}        both     shipped")
     for index, name in enumerate(("busy_part", "sequence_busy_part")):
@@ -82,6 +82,11 @@ def gain(pair: Pair, sharing: SharingConstants) -> float:
     return sum(rate.throughput_tok_s for rate in after) / before[0].throughput_tok_s - 1.0
 
 
+def clean_pairs() -> list[Pair]:
+    """Those that are fitted: MPS, and nothing wrong with them."""
+    return [pair for pair in _pairs() if pair.sharing is Sharing.MPS and not pair.unclean]
+
+
 def _pairs() -> list[Pair]:
     with (DATA / "colocation-pairs.csv").open(encoding="utf-8") as file:
         return [
@@ -107,14 +112,14 @@ def _gpu(name: str) -> GpuModel:
     return found
 
 
-def _sharing(parameters: Sequence[float]) -> SharingConstants:
+def sharing_of(parameters: Sequence[float]) -> SharingConstants:
     busy, sequence = (min(1.0, math.exp(value)) for value in parameters)
     return replace(TABLE.generations[0][1].sharing, busy_part=busy, sequence_busy_part=sequence)
 
 
-def _fitted(pairs: Sequence[Pair], prior: tuple[float, float] = PRIOR) -> list[float]:
+def fitted_sharing(pairs: Sequence[Pair], prior: tuple[float, float] = PRIOR) -> list[float]:
     def residuals(parameters: Sequence[float]) -> list[float]:
-        sharing = _sharing(parameters)
+        sharing = sharing_of(parameters)
         return [gain(pair, sharing) - pair.gain for pair in pairs]
 
     weights = [1.0 / POINT**2] * len(pairs)
@@ -128,7 +133,7 @@ def _label(pair: Pair) -> str:
 
 def _print_pair(pair: Pair, fits: dict[str, list[float]], groups: Sequence[str]) -> float:
     other = next(group for group in groups if group != pair.group)
-    predicted = gain(pair, _sharing(fits[other]))
+    predicted = gain(pair, sharing_of(fits[other]))
     if pair.unclean:
         print(f"    {_label(pair)}  {predicted:+7.1%} {pair.gain:+9.1%}  not clean: {pair.unclean}")
         return math.nan
@@ -169,9 +174,9 @@ def _print_sensitivity(clean: Sequence[Pair], groups: Sequence[str]) -> None:
     """One group says little about the other's parameter, so what is assumed before the fit counts."""
     print("    with another prior (busy_part, sequence_busy_part): sign right, worst error in points")
     for prior in ((0.3, 0.3), (0.3, 0.7), (0.7, 0.3), (0.7, 0.7)):
-        fits = {group: _fitted([pair for pair in clean if pair.group == group], prior) for group in groups}
+        fits = {group: fitted_sharing([pair for pair in clean if pair.group == group], prior) for group in groups}
         found = [
-            (gain(pair, _sharing(fits[next(group for group in groups if group != pair.group)])), pair.gain)
+            (gain(pair, sharing_of(fits[next(group for group in groups if group != pair.group)])), pair.gain)
             for pair in clean
         ]
         right = sum(predicted * measured > 0 for predicted, measured in found)

@@ -38,8 +38,8 @@ def main() -> None:
     print(f"  rows that count: {len(rows)} of {len(sources)} sources; {sum(taken.values())} left out, by reason:")
     for reason, count in sorted(taken.items(), key=lambda item: -item[1]):
         print(f"    {count:4d}  {reason}")
-    held_out = {source: _fitted([row for row in rows if row.source != source]) for source in sources}
-    everything = _fitted(rows)
+    held_out = {source: fitted_constants([row for row in rows if row.source != source]) for source in sources}
+    everything = fitted_constants(rows)
     _print_constants(everything, tuple(held_out.values()))
     residuals = {source: errors(_of(rows, source), held_out[source]) for source in sources}
     _print_zero_shot(rows, sources, residuals)
@@ -93,7 +93,7 @@ def errors(rows: Sequence[EngineRow], parameters: Parameters) -> list[float]:
     return found
 
 
-def _fitted(rows: Sequence[EngineRow]) -> list[float]:
+def fitted_constants(rows: Sequence[EngineRow]) -> list[float]:
     """Every source weighs one, against a prior of about the weight of a tenth of a source a parameter."""
     count = Counter(row.source for row in rows)
     weights = [65.0 / count[row.source] for row in rows]
