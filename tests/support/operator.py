@@ -35,12 +35,17 @@ SOURCE = Path(__file__).parents[2] / "operator"
 PROGRAM = """
 import json, sys
 from dataclasses import replace
+from datetime import timedelta
 from slmpack.adapters.hub import HubSettings
+from slmpack.adapters.measuring import MetricsSettings
 from slmpack.adapters.policy import load_policy
 from slmpack.bootstrap import run
 from slmpack.config import OperatorConfig
 given = json.loads(sys.argv[1])
 policy = replace(load_policy(), **given.pop("policy"))
+metrics = given.pop("metrics", {})
+seconds = {name: timedelta(seconds=metrics.pop(name)) for name in ("period", "timeout", "max_age") if name in metrics}
+given["metrics"] = MetricsSettings(**metrics, **seconds)
 sys.exit(run(OperatorConfig(hub=HubSettings(**given.pop("hub")), **given), policy=policy))
 """
 LISTENING = re.compile(r"listening on (http://\S+)")
