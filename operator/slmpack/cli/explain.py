@@ -7,7 +7,6 @@ import difflib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,67 +14,21 @@ import click
 from rich.console import Console
 
 from slmpack.adapters.measuring import MetricsSettings
-from slmpack.cli.answer import Answer, answers, with_names
+from slmpack.cli.answer import answers, with_names
 from slmpack.cli.explain_text import print_explanation
+from slmpack.cli.explanation import Explanation
 from slmpack.cli.manifests import BadFileError, read_manifests
 from slmpack.cli.plan_json import figures_to_json, plan_to_json, scale_to_json
-from slmpack.cli.scaling_text import what_would_change
 from slmpack.cli.world import Question, World, observe_world
 from slmpack.domain.conditions import judge
 from slmpack.domain.plan import ClusterPlan
 from slmpack.domain.planner import plan_cluster
-from slmpack.domain.reasons import Reason
-from slmpack.domain.scale_decision import ScaleDecision, ScaleNote
 from slmpack.domain.snapshot import Demand, DeploymentView, Key
 from slmpack.ports import PortError
 
-__all__ = ["Explanation", "answer_explain", "explain"]
+__all__ = ["answer_explain", "explain"]
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """What is said of one SLMDeployment."""
-
-    answer: Answer
-    view: DeploymentView
-    """As the cluster, or the file, has it: `scale` and `scale_note` are what status says."""
-    source: str | None
-    ready: int
-    reason: Reason
-    message: str
-    """Why Ready is what it is, by this plan."""
-    decided: ScaleDecision | None
-    """Anew, from what is measured or was given; None where nothing is, or nothing has to be decided."""
-
-    @property
-    def note(self) -> ScaleNote | None:
-        """What status says of the last decision."""
-        return self.view.scale_note
-
-    @property
-    def changes(self) -> tuple[str, ...]:
-        """What would make it another number of replicas."""
-        demand = self.view.demand
-        if not isinstance(demand, Demand):
-            return ("any number: the spec has to be accepted",)
-        if demand.scaling is None:
-            fixed = "the user says how many: change spec.replicas, or give spec.scaling in its place"
-            return (*(message for _, message, _ in self.answer.reasons), fixed)
-        said = self.decided or self.note
-        if said is None:
-            return ("any other number: the operator has not decided yet; see its log, or try --loads or --live",)
-        return what_would_change(
-            said.desired if isinstance(said, ScaleDecision) else self._desired,
-            demand.scaling,
-            figures=said.figures,
-            reasons=(said.reason, *((said.refused,) if said.refused is not None else ())),
-        )
-
-    @property
-    def _desired(self) -> int:
-        return self.view.scale.desired if self.view.scale is not None else 0
 
 
 def answer_explain(  # noqa: PLR0913 - the command's options

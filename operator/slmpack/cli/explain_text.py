@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from slmpack.cli.explanation import Explanation
 from slmpack.cli.scaling_text import figure_rows, replicas
 from slmpack.cli.text import offers_of, print_decision, print_footprint
 from slmpack.domain.interval import describe_interval
@@ -17,9 +17,6 @@ from slmpack.domain.memory_limit import replica_name
 from slmpack.domain.reasons import Reason
 from slmpack.domain.scale_decision import Figure, ScaleDecision, ScaleNote, ScalingSpec
 from slmpack.domain.snapshot import Demand
-
-if TYPE_CHECKING:
-    from slmpack.cli.explain import Explanation
 
 __all__ = ["print_explanation"]
 
