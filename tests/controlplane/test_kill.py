@@ -146,11 +146,17 @@ class World:
 
 
 @pytest.fixture
-def zygote(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Zygote]:
+def namespace(control_plane: ControlPlane) -> str:
+    return control_plane.new_namespace("kill")
+
+
+@pytest.fixture
+def zygote(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[Zygote]:
     system = control_plane.new_namespace("system")
     token = operator_account(control_plane, system=system)
     config = {
         "kubeconfig": str(control_plane.kubeconfig(token, user="slmpack")),
+        "namespace": namespace,  # what earlier tests left behind would take the room: it is older
         "lease_namespace": system,
         "identity": "the-pod",
         "node_selector": "kubernetes.io/hostname in (kill-l4,kill-a100,kill-h100)",
@@ -161,12 +167,12 @@ def zygote(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Zygote]:
 
 @pytest.mark.timeout(900)
 def test_killed_at_any_point_it_loses_doubles_and_overcommits_nothing(
-    control_plane: ControlPlane, zygote: Zygote, tmp_path: Path
+    control_plane: ControlPlane, namespace: str, zygote: Zygote, tmp_path: Path
 ) -> None:
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=render_crd())
     eventually(lambda: control_plane.kubectl("get", "slm", "-A", check=False).returncode == 0)
     chance = random.Random(20261121)
-    world = World(control_plane, control_plane.new_namespace("kill"), seed=1)
+    world = World(control_plane, namespace, seed=1)
     done = threading.Event()
     watcher = threading.Thread(target=world.watch, args=(done,), daemon=True)
     timing = Timing(pull=0.02, create=0.02, start=0.3, stop=0.05, back_off=0.5, scale=0.02)
