@@ -19,13 +19,12 @@ from benchmarks.autoscaling_bars import Compared, compare, table_lines, verdicts
 from slmpack.cli.manifests import read_manifests
 from slmpack.cli.world import Question, observe_world
 from slmpack.simulate.ground import Ground, ground_for
-from slmpack.simulate.oracle import fluid_gpu_hours, works_of
 from slmpack.simulate.placement import PlacementName
 from slmpack.simulate.policies.catalogue import BASELINES
 from slmpack.simulate.results import Figures
-from slmpack.simulate.run import OURS, bounds_of
+from slmpack.simulate.run import OURS
 from slmpack.simulate.scenario import Scenario, read_scenario
-from slmpack.simulate.sweep import ORACLE, Row, Setting, Stage, run_settings, settings_of
+from slmpack.simulate.sweep import ORACLE, Row, Setting, Stage, fluid_bound, run_settings, settings_of
 from slmpack.simulate.trace import Trace, clone, read_trace
 
 __all__ = ["PlayedBefore", "main", "plan_of", "thinned"]
@@ -116,7 +115,7 @@ def _scenario(name: str, plan: Plan) -> list[Compared]:
         recall=cache.recall,
         remember=cache.remember,
     )
-    fluid = max(_fluid(scenario, ground, traces(seed), seed) for seed in plan.seeds)
+    fluid = max(fluid_bound(scenario, ground, traces(seed), seed=seed) for seed in plan.seeds)
     return [_compare(rows, scenario, start, fluid) for start in plan.starts]
 
 
@@ -156,13 +155,6 @@ class _Traces:
     def __call__(self, seed: int) -> Trace:
         """With its copies, shifted."""
         return self._of(seed)
-
-
-def _fluid(scenario: Scenario, ground: Ground, trace: Trace, seed: int) -> float:
-    tpot = bounds_of(trace, ground, scenario)[1].tolist()
-    works = works_of(trace, ground, seed=seed, tpot_s=tpot)
-    least = 1 if any(ground.scaling(tenant).least for tenant in range(len(ground.views))) else 0
-    return fluid_gpu_hours(works, since_s=scenario.warm_up_s, until_s=trace.span_s, least=least)
 
 
 class PlayedBefore:

@@ -34,13 +34,13 @@ from slmpack.simulate.policies.wva import WvaRule
 from slmpack.simulate.report import results_table, to_json
 from slmpack.simulate.run import OURS, Job, Result, bounds_of, simulate
 from slmpack.simulate.scenario import Scenario
+from slmpack.simulate.sweep import ORACLE, TARGET, Stage, best_oracle, fluid_bound
 from slmpack.simulate.trace import Trace, TraceError, clone, read_trace
 
 __all__ = ["answer_simulate"]
 
-ORACLE = "oracle"
-ORACLE_USUAL = OracleRule(load=0.65, window_s=12.0)
-"""The middle of what the benchmark sweeps."""
+ORACLE_WINDOW_S = 12.0
+"""With --target: the middle of what is swept."""
 MODEL_SECONDS = 20.0
 """How long to wait for a model's config.json from the Hub."""
 
@@ -145,13 +145,20 @@ def _at(rule: Rule, target: float) -> Rule:
 
 
 def _oracle(target: float | None, scene: _Scene, asked: dict[str, Any]) -> Rule:
+    """Swept, and the cheapest that keeps the target, where no headroom is given."""
     _, tpot = bounds_of(scene.trace, scene.ground, scene.scenario)
+    seed, start = asked["seed"], asked["start"]
+    if target is None:
+        stage = Stage(scenario=scene.scenario, ground=scene.ground, trace_of=lambda _: scene.trace, seeds=(seed,))
+        rule = best_oracle(stage, TARGET, start=start)
+    else:
+        rule = OracleRule(load=target, window_s=ORACLE_WINDOW_S)
     return Clairvoyant(
-        rule=ORACLE_USUAL if target is None else replace(ORACLE_USUAL, load=target),
-        works=works_of(scene.trace, scene.ground, seed=asked["seed"], tpot_s=tuple(tpot.tolist())),
+        rule=rule,
+        works=works_of(scene.trace, scene.ground, seed=seed, tpot_s=tuple(tpot.tolist())),
         until_s=scene.trace.span_s,
-        start=asked["start"],
-        seed=asked["seed"],
+        start=start,
+        seed=seed,
     )
 
 
@@ -202,3 +209,6 @@ def _print(scene: _Scene, results: Sequence[Result], asked: dict[str, Any]) -> N
     )
     console.print()
     console.print(results_table(results))
+    if ORACLE in {result.job.name for result in results}:
+        bound = fluid_bound(scene.scenario, scene.ground, trace, seed=asked["seed"])
+        console.print(f"\nAll work at perfect packing, which nobody attains: {bound:.2f} GPU hours.")

@@ -43,7 +43,7 @@ POLICIES = ("slmpack", "fixed", "hpa", "keda", "kpa", "kubeai", "aibrix", "wva",
     type=click.FloatRange(min=0, min_open=True),
     metavar="X",
     help="Of the peers: requests in flight for a replica (hpa, kpa, kubeai, aibrix), waiting requests (keda), part of"
-    " the KV cache (wva, dynamo), replicas (fixed), headroom (oracle). Default: each one's own.",
+    " the KV cache (wva, dynamo), replicas (fixed), load (oracle). Default: each one's own; the oracle is swept.",
 )
 @click.option(
     "--placement",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 
 from slmpack.simulate.ground import Ground
-from slmpack.simulate.oracle import ORACLE_RULES, Clairvoyant, OracleRule, works_of
+from slmpack.simulate.oracle import ORACLE_RULES, Clairvoyant, OracleRule, fluid_gpu_hours, works_of
 from slmpack.simulate.placement import PlacementName
 from slmpack.simulate.policies.base import Rule
 from slmpack.simulate.policies.catalogue import BASELINES
@@ -24,6 +24,7 @@ from slmpack.simulate.trace import Trace
 
 __all__ = [
     "ORACLE",
+    "TARGET",
     "Bar",
     "Row",
     "Setting",
@@ -31,6 +32,7 @@ __all__ = [
     "Stage",
     "best_oracle",
     "cheapest",
+    "fluid_bound",
     "front",
     "run_settings",
     "settings_of",
@@ -113,6 +115,10 @@ class Bar:
     def kept_by(self, row: Row) -> bool:
         """Whether a setting keeps it in the worst decile of the seeds."""
         return row.slo >= self.slo and row.worst_tenant >= self.worst_tenant
+
+
+TARGET = Bar(slo=0.995, worst_tenant=0.985)
+"""What every policy is to keep."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,6 +304,14 @@ def best_oracle(
     if kept:
         return full[min(kept)[1]][1]
     return max(full, key=lambda each: (each[0].slo, each[0].worst_tenant))[1]
+
+
+def fluid_bound(scenario: Scenario, ground: Ground, trace: Trace, *, seed: int) -> float:
+    """GPU-hours that nobody can do without: all work after the warm-up at perfect packing; not attainable."""
+    tpot = tuple(bounds_of(trace, ground, scenario)[1].tolist())
+    works = works_of(trace, ground, seed=seed, tpot_s=tpot)
+    least = 1 if any(ground.scaling(tenant).least for tenant in range(len(ground.views))) else 0
+    return fluid_gpu_hours(works, since_s=scenario.warm_up_s, until_s=trace.span_s, least=least)
 
 
 def split(rows: Sequence[Row], bar: Bar) -> Split:

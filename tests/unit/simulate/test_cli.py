@@ -61,6 +61,20 @@ def test_every_policy_takes_a_target(policy: str) -> None:
     assert list(json.loads(result.stdout)["policies"]) == [policy]
 
 
+def test_the_oracle_is_swept_and_has_a_bound_beside_it() -> None:
+    def oracle(*more: str) -> dict[str, float]:
+        result = simulate("--policy", "oracle", "--to", "600", "--rate-multiplier", "40", "-o", "json", *more)
+        figures: dict[str, float] = json.loads(result.stdout)["policies"]["oracle"]
+        return figures
+
+    swept, roomy = oracle(), oracle("--target", "0.2")
+    assert min(swept["slo_attainment"], roomy["slo_attainment"]) >= 0.995
+    assert swept["gpu_hours"] < roomy["gpu_hours"]
+    text = simulate("--policy", "oracle", "--to", "600", "--rate-multiplier", "40", "--target", "0.2").stdout
+    bound = float(text.rsplit("attains: ", 1)[1].split(" ", 1)[0])
+    assert 0.0 < bound < swept["gpu_hours"]
+
+
 def test_our_placement_of_a_peer_takes_fewer_gpus() -> None:
     def hours(placement: str) -> float:
         result = simulate("--policy", "fixed", "--target", "2", "--to", "900", "--placement", placement, "-o", "json")
