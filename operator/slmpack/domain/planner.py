@@ -178,10 +178,7 @@ def _take_turns(  # noqa: PLR0913, PLR0917 - a step of the line
         follows = next(missing[key])
         if _back_off(follows, world.snapshot.now) is None:
             creates[key].append(_ask_for(first[key], follows, pod, next(ordinals[key]), world.policy))
-    unplaced: dict[Key, list[Packed]] = {case.view.key: [] for case in cases}
-    for packed in packing.packed:
-        if packed.candidate is None:
-            unplaced[packed.want.deployment].append(packed)
+    unplaced = _unplaced(cases, packing)
     return {
         key: Decided(
             creates=tuple(creates[key]),
@@ -191,6 +188,15 @@ def _take_turns(  # noqa: PLR0913, PLR0917 - a step of the line
         )
         for key in creates
     }
+
+
+def _unplaced(cases: Sequence[Case], packing: Packing) -> dict[Key, list[Packed]]:
+    """What found no room, by SLMDeployment."""
+    found: dict[Key, list[Packed]] = {case.view.key: [] for case in cases}
+    for packed in packing.packed:
+        if packed.candidate is None:
+            found[packed.want.deployment].append(packed)
+    return found
 
 
 def _join(creates: list[CreatePod], placement: Placement) -> bool:
