@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slmpack.adapters.tables import load_engine_table
@@ -18,9 +19,10 @@ from tests.unit.cli.cases import Json, a_cr, slmpack, write
 from tests.unit.cli.test_plan_json import DOCS
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import pytest
 
 PAGE = DOCS.parent / "repack.md"
+EXAMPLE = DOCS.parent.parent / "examples" / "repack" / "two-half-empty-gpus.yaml"
 ENGINES = load_engine_table()
 
 
@@ -58,6 +60,14 @@ def test_people_are_told_what_to_run_and_what_it_frees(tmp_path: Path) -> None:
     (block,) = re.findall(r"```\nrepack\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert advised(result.stdout) == block
     assert "kubectl delete pod -n default chat-0\n" in block
+
+
+def test_the_example_is_what_these_tests_plan_on(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    made = Path(two_of_a_kind(tmp_path)).read_text(encoding="utf-8")
+    text = f"# What `kubectl get slm,nodes,pods -o yaml` says where two GPUs carry what one could: docs/repack.md.\n{made}"
+    if request.config.getoption("--update-golden"):
+        EXAMPLE.write_text(text, encoding="utf-8")
+    assert text == EXAMPLE.read_text(encoding="utf-8")
 
 
 def test_machines_get_one_key_more(tmp_path: Path) -> None:

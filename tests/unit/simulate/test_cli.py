@@ -129,6 +129,7 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
     ("more", "message"),
     [
         (("--from", "600", "--to", "300"), "--to 300 must be more than --from 600"),
+        (("--policy", "slmpack", "--target", "2"), "--target 2 is for the peers: slmpack has none"),
         (("--policy", "fixed", "--target", "1.5"), "fixed takes a whole number of replicas"),
         (("--to", "300", "--warm-up", "300"), "--warm-up 300 must be less than the"),
         (("--policy", "best"), "'best' is not one of"),
