@@ -27,6 +27,7 @@ demo: init ## a cluster without GPUs or Kubernetes, the operator, and the packin
 test: init ## every test, the real control plane included
 	@$(PY) -m tests.support.control_plane build
 	@$(PY) -m tests.support.prometheus build
+	@$(PY) -m tests.support.helm build
 	@$(PY) -m pytest -q -n 2 --cov --cov-branch --cov-report=term tests/unit tests/repo $(ARGS)
 	@$(PY) -m pytest -q -n 2 tests/supervisor $(ARGS)
 	@$(PY) -m pytest -q -n 0 tests/controlplane $(ARGS)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.binaries import BinariesError, ensure_binaries
 from tests.support.control_plane import ControlPlane, StartError
+from tests.support.helm import ensure_helm
 from tests.support.prometheus import ensure_prometheus
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        for ensure in (ensure_binaries, ensure_prometheus):
+        for ensure in (ensure_binaries, ensure_prometheus, ensure_helm):
             try:
                 ensure(say=_say)
             except BinariesError as error:

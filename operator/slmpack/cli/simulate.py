@@ -65,7 +65,9 @@ def answer_simulate(
 ) -> int:
     """Simulate every policy and print the figures. Raises click.ClickException."""
     if target is not None and set(policies) <= {OURS}:
-        raise click.UsageError(f"--target {target:g} is for the peers: slmpack has none; add --policy hpa, for instance")
+        raise click.UsageError(
+            f"--target {target:g} is for the peers: slmpack has none; add --policy hpa, for instance"
+        )
     scene = _read(files, asked)
     try:
         jobs = [_job(name, target, scene, asked) for name in dict.fromkeys(policies)]

@@ -64,7 +64,9 @@ def test_people_are_told_what_to_run_and_what_it_frees(tmp_path: Path) -> None:
 
 def test_the_example_is_what_these_tests_plan_on(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     made = Path(two_of_a_kind(tmp_path)).read_text(encoding="utf-8")
-    text = f"# What `kubectl get slm,nodes,pods -o yaml` says where two GPUs carry what one could: docs/repack.md.\n{made}"
+    text = (
+        f"# What `kubectl get slm,nodes,pods -o yaml` says where two GPUs carry what one could: docs/repack.md.\n{made}"
+    )
     if request.config.getoption("--update-golden"):
         EXAMPLE.write_text(text, encoding="utf-8")
     assert text == EXAMPLE.read_text(encoding="utf-8")
