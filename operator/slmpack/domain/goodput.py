@@ -25,6 +25,13 @@ class Correction:
     """Of every modelled time; 1 where nothing can be compared."""
     figures: tuple[Figure, ...] = ()
 
+    def careful(self, late: float, policy: ScalePolicy) -> Correction:
+        """For ends: where nothing can be compared, the model may be as far off as the policy's `unmeasured`."""
+        if self.figures:
+            return self
+        doubt = (policy.unmeasured - 1.0) * min(1.0, policy.care * late)
+        return replace(self, factor=rounded(1.0 + doubt, policy.mix_step))
+
 
 @dataclass(slots=True, kw_only=True)
 class Goodput:

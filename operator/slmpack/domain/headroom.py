@@ -69,8 +69,12 @@ def measure_start(pods: Sequence[PodView], remembered: float | None, policy: Sca
     return Start(seconds=policy.assumed_start_s, basis="assumed", remembered=None)
 
 
-def read_load(sample: LoadSample, start: Start, policy: ScalePolicy) -> Load:
-    """What is known of the load; what is not counts as nothing, so that `up` is a floor."""
+def read_load(sample: LoadSample, start: Start, policy: ScalePolicy, *, young: bool) -> Load:
+    """What is known of the load; what is not counts as nothing, so that `up` is a floor.
+
+    `young`: no replica has answered for as long as SHORT, so that rates over it lack a part of the requests, and those
+    over RECENT lack less of them: that is no rise.
+    """
     now = _known(sample.arrivals_s)
     held = sample.reporting * policy.least_waiting
     waiting = max(0.0, _known(sample.waiting) - held) + _known(sample.gateway_waiting)
@@ -78,7 +82,7 @@ def read_load(sample: LoadSample, start: Start, policy: ScalePolicy) -> Load:
     late = start.seconds / (start.seconds + policy.burst_s)
     high, peak = _known(sample.arrivals_high_s), _known(sample.arrivals_peak_s)
     recurring = now + late * max(0.0, high - now)
-    trend = _trend(sample, start.seconds, late, policy)
+    trend = 0.0 if young else _trend(sample, start.seconds, late, policy)
     up = max(now + drain, recurring, trend)
     keep = max(up, now + late * max(0.0, peak - now)) * policy.slack
     return Load(now=now, up=up, keep=keep, late=late, waiting=waiting, figures=_figures(sample, now=now, late=late))
@@ -87,17 +91,18 @@ def read_load(sample: LoadSample, start: Start, policy: ScalePolicy) -> Load:
 def _trend(sample: LoadSample, start_s: float, late: float, policy: ScalePolicy) -> float:
     """Requests a second when a replica could be there, if the rate goes on to rise as between RECENT and SHORT.
 
-    Only a rise beyond chance counts: that of Poisson arrivals, times their dispersion; with fast starts less surely,
-    for a mistake costs little. At most twice what comes now.
+    Only the part of a rise beyond chance is drawn on: chance is that of Poisson arrivals, times their dispersion; with
+    fast starts less of it, for a mistake costs little. At most twice what comes now.
     """
     recent, usual = _known(sample.arrivals_now_s), _known(sample.arrivals_s)
     mean = _known(sample.arrivals_mean_s)
     spread = max(1.0, dispersion(mean, _known(sample.arrivals_high_s))) if mean else 1.0
-    chance = policy.surely * late * (spread * usual / RECENT.total_seconds()) ** 0.5
-    if recent - usual <= chance:
+    chance: float = policy.surely * late * (spread * usual / RECENT.total_seconds()) ** 0.5
+    rise = recent - usual - chance
+    if rise <= 0.0:
         return 0.0
     apart = (SHORT - RECENT).total_seconds() / 2
-    return min(policy.most_rise * recent, recent + (recent - usual) * min(start_s, policy.most_drain_s) / apart)
+    return min(policy.most_rise * recent, recent + rise * min(start_s, policy.most_drain_s) / apart)
 
 
 def _known(value: float | None) -> float:

@@ -22,12 +22,11 @@ class ScalePolicy:
     """A start that takes as long as this is half too late for a burst: how recurring peaks are weighed."""
     tail: float = 0.01
     """Part of the requests that may find their replica beyond its knee, at the load that counts as its capacity."""
-    bound_part: float = 0.8
-    """Of a latency bound, what the mean of a replica at its knee may take where starts take no time: requests differ,
-    and most are to keep it. The later a start, the nearer to all of it, for then room is kept for peaks already."""
+    bound_part: float = 0.87
+    """Of a latency bound, what the mean of a replica at its knee may take: requests differ, and most are to keep it."""
     mix_step: float = 1.05
     """Token lengths are rounded to powers of this, so that one curve serves a while."""
-    regret_s: float = 14_400.0
+    regret_s: float = 21_600.0
     """An end after which more are wanted again so soon was a mistake: no time of day, but chance."""
     hold_s: float = 115_200.0
     """After a mistake fewer must do for so long times the square of the lateness of a start: six hours with starts of
@@ -44,8 +43,15 @@ class ScalePolicy:
     """What fewer replicas must carry over the demand before others end: half of what a model may be off is not enough
     to tell, and a tenth keeps the two thresholds apart."""
     correction_low: float = 0.75
-    correction_high: float = 1.25
-    """A measured latency moves a modelled capacity no further than the model was ever seen off."""
+    """A measured latency makes modelled times no shorter than this part of themselves, as that is seen under little
+    load,"""
+    correction_high: float = 1.5
+    """and no longer than this: bursts of long prompts were seen to take so much more than the mean of the model."""
+    unmeasured: float = 1.3
+    """Before replicas end, modelled times count as so many times as long where no latency of a batch is measured."""
+    care: float = 2.0
+    """The lateness of a start counts so often, up to 1, in the part of that doubt that is heeded: with fast starts a
+    mistake costs little."""
     least_batch: float = 1.0
     """Sequences in a replica's batch below which its latency says nothing about its capacity."""
     least_waiting: float = 1.0
@@ -55,8 +61,8 @@ class ScalePolicy:
     alarm_load: float = 0.7
     """Of the modelled capacity: under less load a latency alarm has another cause, and replicas do not help."""
     surely: float = 3.0
-    """Standard deviations by which the last arrivals must exceed those of SHORT to count as a rise, times the lateness
-    of a start."""
+    """Standard deviations, times the lateness of a start, by which the last arrivals may exceed those of SHORT; only
+    what is beyond is a rise."""
     most_rise: float = 2.0
     """A rise is followed up to so many times what comes now: a straight line knows no end."""
     fill_factor: float = 2.0

@@ -27,6 +27,8 @@ class Turn:
     current: int
     """Replicas that are wanted as yet, within the bounds."""
     ready: int
+    young: bool
+    """No replica has answered for as long as SHORT."""
     start: Start
     sight: Sight
     now: datetime

@@ -43,6 +43,7 @@ class Limits:
 def wish_for(  # noqa: PLR0913 - what the numbers depend on
     layout: Layout,
     goodput: Goodput,
+    careful: Goodput,
     load: Load,
     limits: Limits,
     *,
@@ -52,7 +53,8 @@ def wish_for(  # noqa: PLR0913 - what the numbers depend on
 ) -> Wish | Unpredictable:
     """What the load asks for, of a layout with the present number of replicas (of 1 where there is none).
 
-    `crowded`: other deployments want shares of the GPUs in use, and none is free.
+    `careful`: what the rest is believed to carry before any ends. `crowded`: other deployments want shares of the GPUs
+    in use, and none is free.
     """
     each = goodput.each(layout)
     if isinstance(each, Unpredictable):
@@ -66,7 +68,7 @@ def wish_for(  # noqa: PLR0913 - what the numbers depend on
         wished = max(grown.replicas, _extrapolated(goodput, grown, load.up))
     if objective is not Objective.ENERGY:
         grown = _filled(grown, goodput, load.up * policy.fill_factor, limits)
-    keep = _least(layout, goodput, load.keep, max(1, limits.least))
+    keep = _least(layout, careful, load.keep, max(1, limits.least))
     spare = keep if objective is Objective.ENERGY or crowded else _saving(layout, keep)
     return Wish(wished=wished, up=max(current, grown.replicas), down=spare.replicas, capacity_s=capacity)
 

@@ -89,6 +89,7 @@ def _turn(  # noqa: PLR0913, PLR0917 - a step of the line
         state=replace(state, start_s=start.remembered, busy=busy),
         current=current,
         ready=ready,
+        young=not any(pod.ready_since is not None and snapshot.now - pod.ready_since >= SHORT for pod in live),
         start=start,
         sight=sight,
         now=snapshot.now,
@@ -148,22 +149,17 @@ def _is_idle(turn: Turn) -> bool:
 def _decide(turn: Turn, layout: Layout, sample: LoadSample, snapshot: Snapshot, key: Key) -> ScaleDecision:
     demand, policy = turn.demand, turn.policy.scale
     mix, basis = mix_of(sample, demand.workload, policy)
-    load = read_load(sample, turn.start, policy)
-    part = policy.bound_part + (1.0 - policy.bound_part) * load.late
-    modelled = Goodput(
-        mix=mix,
-        bounds=_tightened(_bounds(turn), part),
-        correction=Correction(),
-        choice=turn.policy.choice,
-        policy=policy,
-    )
-    correction = correct(layout.ready, sample, modelled) if turn.sight.known else Correction()
+    load = read_load(sample, turn.start, policy, young=turn.young)
+    bounds = _tightened(_bounds(turn), policy.bound_part)
+    modelled = Goodput(mix=mix, bounds=bounds, correction=Correction(), choice=turn.policy.choice, policy=policy)
+    correction = correct(layout.ready, sample, modelled) if turn.sight.known and not turn.young else Correction()
     goodput = modelled.corrected(correction)
     now = layout.with_replicas(max(1, turn.current))
     company = any(view.key != key and not isinstance(view.demand, Rejected) for view in snapshot.deployments)
     wish = wish_for(
         now,
         goodput,
+        modelled.corrected(correction.careful(load.late, policy)),
         load,
         Limits(least=turn.scaling.least, most=turn.scaling.most, reserve=int(company)),
         objective=demand.objective,

@@ -16,7 +16,7 @@ from tests.unit.cli.cases import slmpack
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs/simulate.md"
-EXAMPLE = re.compile(r"```\n\$ slmpack ([^\n]+)\n(.*?)```", re.DOTALL)
+EXAMPLE = re.compile(r"```console\n\$ slmpack ([^\n]+)\n(.*?)```", re.DOTALL)
 CR, NODES, TRACE = (ROOT / "examples/simulate" / name for name in ("two-tenants.yaml", "nodes.yaml", "trace.csv"))
 
 
