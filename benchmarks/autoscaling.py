@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from benchmarks.autoscaling_bars import Compared, compare, table_lines, verdicts
+from benchmarks.autoscaling_bars import Compared, compare, seed_lines, table_lines, verdicts
 from slmpack.cli.manifests import read_manifests
 from slmpack.cli.world import Question, observe_world
 from slmpack.simulate.ground import Ground, ground_for
@@ -62,6 +62,9 @@ def main(words: Sequence[str] = ()) -> int:
     for name in plan.scenarios:
         found += _scenario(name, plan)
     print()
+    if plan.policies == (OURS,):
+        print("\n".join(seed_lines(found)))
+        return 0
     for it in found:
         print(f"{it.scenario}, {it.start} starts, {len(it.ours.seeds)} seeds, worst decile of them")
         for verdict in verdicts(it):
@@ -77,6 +80,7 @@ def plan_of(words: Sequence[str]) -> Plan:
     parser = argparse.ArgumentParser(prog="python -m benchmarks autoscaling", description=__doc__)
     parser.add_argument("--scenario", action="append", choices=names, help="only this one; may be repeated")
     parser.add_argument("--policy", action="append", choices=list(BASELINES), help="only this peer; may be repeated")
+    parser.add_argument("--alone", action="store_true", help="slmpack only: its figures by seed, and no bar")
     parser.add_argument("--start", action="append", choices=STARTS, help="only these starts; may be repeated")
     parser.add_argument("--seeds", type=int, default=None, help=f"how many; default {SEEDS}, 1 with --quick")
     parser.add_argument("--workers", type=int, default=2, help="processes")
@@ -90,7 +94,7 @@ def plan_of(words: Sequence[str]) -> Plan:
     count = options.seeds or (1 if options.quick else SEEDS)
     return Plan(
         scenarios=tuple(options.scenario or names),
-        policies=(OURS, ORACLE, *(options.policy or BASELINES)),
+        policies=(OURS,) if options.alone else (OURS, ORACLE, *(options.policy or BASELINES)),
         starts=tuple(options.start or STARTS),
         seeds=tuple(range(1, count + 1)),
         workers=options.workers,

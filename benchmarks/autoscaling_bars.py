@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from slmpack.simulate.run import OURS
 from slmpack.simulate.sweep import ORACLE, TARGET, Bar, Row, cheapest
 
-__all__ = ["TARGET", "Compared", "Verdict", "compare", "table_lines", "verdicts"]
+__all__ = ["TARGET", "Compared", "Verdict", "compare", "seed_lines", "table_lines", "verdicts"]
 
 LESS, OF_ORACLE, RECOVERED = 0.10, 1.10, 0.70
 """At least 10 % less than the best baseline, at most 1.10 x the oracle, at least 70 % of the gap."""
@@ -108,6 +108,17 @@ def table_lines(all_of_them: Sequence[Compared]) -> list[str]:
         )
         lines.extend(_line(f"{it.scenario}, {it.start}", name, row) for name, row in rows)
         lines.append(f"| {it.scenario}, {it.start} | fluid bound (not attainable) | - | - | {it.fluid:.2f} | - | - |")
+    return lines
+
+
+def seed_lines(all_of_them: Sequence[Compared]) -> list[str]:
+    """Markdown of ours alone, a column's figures in the order of the seeds."""
+    lines = ["| trace, starts | GPU h | in time, % | J/token |", "|---|---|---|---|"]
+    for it in all_of_them:
+        one = it.ours.figures
+        hours, slo = (f"{each.gpu_hours:.2f}" for each in one), (f"{each.slo_attainment * 100:.2f}" for each in one)
+        joules = (f"{each.j_per_token:.3f}" for each in one)
+        lines.append(f"| {it.scenario}, {it.start} | {', '.join(hours)} | {', '.join(slo)} | {', '.join(joules)} |")
     return lines
 
 

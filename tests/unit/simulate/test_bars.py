@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.autoscaling import PlayedBefore, plan_of, thinned
-from benchmarks.autoscaling_bars import Compared, compare, table_lines, verdicts
+from benchmarks.autoscaling_bars import Compared, compare, seed_lines, table_lines, verdicts
 from slmpack.simulate.placement import PlacementName
 from slmpack.simulate.results import Figures
 from slmpack.simulate.sweep import Row, Setting, settings_of
@@ -146,3 +146,11 @@ def test_a_full_run_takes_all_there_is() -> None:
     assert plan.seeds == (1, 2, 3, 4, 5)
     assert plan.starts == ("cold", "wake")
     assert {"hpa", "keda", "kpa", "kubeai", "aibrix", "wva", "dynamo", "fixed"} < set(plan.policies)
+
+
+def test_alone_it_says_each_seed_and_compares_nothing() -> None:
+    assert plan_of(["--alone", "--seeds", "3"]).policies == ("slmpack",)
+    ours = row("slmpack", 1.2, 0.5, slo=0.9951)
+    twice = Row(setting=ours.setting, seeds=(1, 2), figures=(ours.figures[0], row("slmpack", 2.0, 0.6).figures[0]))
+    (*_, line) = seed_lines([compare([twice], scenario="test", kind="bursty", start="cold", fluid=0.5)])
+    assert line == "| test, cold | 1.20, 2.00 | 99.51, 99.90 | 0.500, 0.600 |"
