@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from slmpack.devcluster.nodes import H100, whole_node
 from tests.support.binaries import BinariesError, ensure_binaries
+from tests.support.chart_pods import ChartWorld, playing_chart
 from tests.support.control_plane import ControlPlane, StartError
 from tests.support.helm import ensure_helm
 from tests.support.prometheus import ensure_prometheus
+from tests.support.releases import Releases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,11 +41,33 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-@pytest.fixture(scope="session")
-def control_plane() -> Iterator[ControlPlane]:
-    """The running control plane. Make a namespace a test with `new_namespace`."""
+@contextmanager
+def _started() -> Iterator[ControlPlane]:
     try:
         with ControlPlane.start() as running:
             yield running
     except (BinariesError, StartError) as error:
         pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    """The running control plane. Make a namespace a test with `new_namespace`."""
+    with _started() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def chart_world() -> Iterator[ChartWorld]:
+    """A control plane of its own: releases of the chart own the CRD, which the other tests use."""
+    nodes = [whole_node("chart-l4", gpus=3), whole_node("chart-h100", product=H100)]
+    with _started() as running, playing_chart(running, nodes) as world:
+        yield world
+
+
+@pytest.fixture
+def releases(chart_world: ChartWorld, tmp_path: Path) -> Iterator[Releases]:
+    """Releases of one test; they and the CRD are gone afterwards."""
+    made = Releases(control_plane=chart_world.control_plane, pods=chart_world.pods, folder=tmp_path)
+    yield made
+    made.close()

@@ -89,7 +89,7 @@ class GoPrograms:
 
     def _build_into(self, target: Path, *, say: Callable[[str], None]) -> None:
         go = self._find_go()
-        say(f"{self.label}: building {len(self.packages)} programs with {go}, once: {self.takes}")
+        say(f"{self.label}: building {', '.join(self.packages)} with {go}, once: {self.takes}")
         began = time.monotonic()
         partial = Path(tempfile.mkdtemp(prefix="partial-", dir=target.parent))
         try:

@@ -34,6 +34,7 @@ from tests.support.pod_proxy import PodNetwork, PodProxy
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
+    from slmpack.devcluster.program import Programs
     from tests.support.control_plane import ControlPlane
 
     Json = dict[str, Any]
@@ -288,13 +289,20 @@ class Packs:
 
 
 @contextmanager
-def playing_packs(control_plane: ControlPlane, nodes: Iterable[Json]) -> Iterator[Packs]:
-    """`playing_nodes` on which packs run, with the proxy to them."""
-    with PodNetwork() as network:
-        packs = Packs(control_plane, network)
+def playing_packs(
+    control_plane: ControlPlane,
+    nodes: Iterable[Json],
+    *,
+    network: PodNetwork | None = None,
+    others: Programs = lambda _pod, _ip: None,
+) -> Iterator[Packs]:
+    """`playing_nodes` on which packs run, and pods that `others` has a program for, with the proxy to the packs."""
+    with contextlib.nullcontext(network) if network else PodNetwork() as joined:
+        packs = Packs(control_plane, joined)
+        programs = lambda pod, ip: packs(pod, ip) or others(pod, ip)  # noqa: E731
         try:
-            with playing_nodes(control_plane, nodes, timing=TIMING, programs=packs) as kubelets:
-                proxy = PodProxy(network)
+            with playing_nodes(control_plane, nodes, timing=TIMING, programs=programs) as kubelets:
+                proxy = PodProxy(joined)
                 packs.proxy = asyncio.run_coroutine_threadsafe(proxy.open(), kubelets.loop).result(timeout=30)
                 try:
                     yield packs

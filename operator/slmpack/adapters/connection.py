@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.aio.config import (
+    ConfigException,
+    list_kube_config_contexts,
+    load_incluster_config,
+    load_kube_config,
+)
 
 from slmpack.ports import Unavailable
 
-__all__ = ["Connection", "load_connection"]
+__all__ = ["Connection", "context_namespace", "load_connection"]
 
 POOL_SIZE = 64
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +66,8 @@ async def load_connection(
 
 
 async def _load(configuration: object, *, kubeconfig: str | None, context: str | None) -> None:
+    # It warns where there is no kubeconfig, as in every pod; what matters of that is in our own error.
+    logging.getLogger("kubernetes.aio.config.kube_config").setLevel(logging.ERROR)
     try:
         await load_kube_config(
             config_file=kubeconfig, context=context, client_configuration=configuration, persist_config=False
@@ -66,3 +76,18 @@ async def _load(configuration: object, *, kubeconfig: str | None, context: str |
         if kubeconfig is not None or context is not None:
             raise
         load_incluster_config(client_configuration=configuration)
+
+
+def context_namespace(kubeconfig: str | None = None, context: str | None = None) -> str:
+    """The namespace that kubectl would use: the context's, else the pod's own, else `default`."""
+    try:
+        contexts, current = list_kube_config_contexts(kubeconfig)
+    except (ConfigException, OSError, ValueError, TypeError):
+        contexts, current = [], None
+    chosen = current if context is None else next((it for it in contexts if it["name"] == context), None)
+    if chosen is not None:
+        return str(chosen["context"].get("namespace") or "default")
+    try:
+        return ACCOUNT.read_text(encoding="utf-8").strip()
+    except OSError:
+        return "default"

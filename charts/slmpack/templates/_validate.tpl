@@ -1,0 +1,119 @@
+{{- /* What no schema can say: values that contradict one another, all in one message. */ -}}
+{{- define "slmpack.validate" -}}
+{{- $wrong := list -}}
+{{- $from := .Values.prometheus -}}
+{{- if not .Values.image.repository -}}
+{{- $wrong = append $wrong "image.repository is empty, and no image of slmpack is published: build one (`make image`), push it to a registry that your nodes reach, and set image.repository to its name without the tag" -}}
+{{- end -}}
+{{- range include "slmpack.badForms" . | fromJsonArray }}{{- $wrong = append $wrong . -}}{{- end -}}
+{{- $ways := list -}}
+{{- if $from.tokenSecret.name }}{{- $ways = append $ways "prometheus.tokenSecret.name" -}}{{- end -}}
+{{- if $from.basicAuthSecret.name }}{{- $ways = append $ways "prometheus.basicAuthSecret.name" -}}{{- end -}}
+{{- if $from.serviceAccountToken }}{{- $ways = append $ways "prometheus.serviceAccountToken" -}}{{- end -}}
+{{- if gt (len $ways) 1 -}}
+{{- $wrong = append $wrong (printf "%s are set: a Prometheus is told one of them; keep one" (join " and " $ways)) -}}
+{{- end -}}
+{{- if not $from.url -}}
+{{- if $from.caConfigMap.name }}{{- $ways = append $ways "prometheus.caConfigMap.name" -}}{{- end -}}
+{{- if $from.headers }}{{- $ways = append $ways "prometheus.headers" -}}{{- end -}}
+{{- if $from.gatewayWaitingQuery }}{{- $ways = append $ways "prometheus.gatewayWaitingQuery" -}}{{- end -}}
+{{- range $ways -}}
+{{- $wrong = append $wrong (printf "%s is set and prometheus.url is empty: set prometheus.url, for instance to http://prometheus.monitoring:9090" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $from.gatewayWaitingQuery (not (contains "$name" (replace "$namespace" "" $from.gatewayWaitingQuery))) -}}
+{{- $wrong = append $wrong "prometheus.gatewayWaitingQuery has no $name: it would say the same of every SLMDeployment" -}}
+{{- end -}}
+{{- if and .Values.metrics.podMonitor.enabled .Values.metrics.serviceMonitor.enabled -}}
+{{- $wrong = append $wrong "metrics.podMonitor.enabled and metrics.serviceMonitor.enabled are both true: the operator would be scraped twice and its counts doubled; keep one" -}}
+{{- end -}}
+{{- with include "slmpack.unknownAlerts" . -}}
+{{- $wrong = append $wrong (printf "metrics.prometheusRule.disabledAlerts names %s, which no rule of files/rules defines" .) -}}
+{{- end -}}
+{{- with include "slmpack.otherOperator" . -}}
+{{- $wrong = append $wrong . -}}
+{{- end -}}
+{{- if $wrong -}}
+{{- fail (printf "\n\nThese values do not fit:\n  - %s\n" (join "\n  - " $wrong)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Values of a wrong form, as a JSON list of messages: a pattern of the schema would only show itself. */ -}}
+{{- define "slmpack.badForms" -}}
+{{- $wrong := list -}}
+{{- with .Values.image.repository -}}
+{{- if or (contains "@" .) (regexMatch ":[^/]*$" .) (regexMatch "\\s|^/|/$|://" .) -}}
+{{- $wrong = append $wrong (printf "image.repository is %q: write the name alone, such as registry.example.com/slmpack; a tag belongs in image.tag, a digest in image.digest" .) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.prometheus.url -}}
+{{- if not (regexMatch "^https?://[^@?#\\s]+$" .) -}}
+{{- $wrong = append $wrong (printf "prometheus.url is %q, which is not the URL of a Prometheus: write for instance http://prometheus.monitoring:9090; passwords belong in prometheus.basicAuthSecret" .) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.prometheus.headers -}}
+{{- if not (regexMatch "^[!#$%&'*+.^_`|~0-9A-Za-z-]+:.*\\S" .) -}}
+{{- $wrong = append $wrong (printf "prometheus.headers holds %q, which is no header: write for instance 'X-Scope-OrgID: team'" .) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.podProxy -}}
+{{- if not (regexMatch "^http://[^/\\s]+/?$" .) -}}
+{{- $wrong = append $wrong (printf "podProxy is %q, which is not an HTTP proxy's URL: write for instance http://proxy.example.com:3128" .) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.hub.endpoint -}}
+{{- if not (regexMatch "^https?://\\S+$" .) -}}
+{{- $wrong = append $wrong (printf "hub.endpoint is %q, which is no URL: write for instance https://hub.example.com" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if not (regexMatch "^([0-9.]+|\\[[0-9a-fA-F:.]+\\])$" .Values.http.host) -}}
+{{- $wrong = append $wrong (printf "http.host is %q: write an address, 0.0.0.0 or [::]" .Values.http.host) -}}
+{{- end -}}
+{{- range .Values.extraArgs -}}
+{{- if not (hasPrefix "--" .) -}}
+{{- $wrong = append $wrong (printf "extraArgs holds %q: write each flag as one item, such as --kubeconfig=/etc/elsewhere/config" .) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $wrong -}}
+{{- end -}}
+
+{{- /* Alerts that are to be left out and do not exist. */ -}}
+{{- define "slmpack.unknownAlerts" -}}
+{{- $known := list -}}
+{{- range $path, $_ := .Files.Glob "files/rules/*.yaml" -}}
+{{- range (fromYaml ($.Files.Get $path)).groups }}{{- range .rules }}{{- with .alert }}{{- $known = append $known . -}}{{- end }}{{- end }}{{- end -}}
+{{- end -}}
+{{- $unknown := list -}}
+{{- range .Values.metrics.prometheusRule.disabledAlerts -}}
+{{- if not (has . $known) }}{{- $unknown = append $unknown . -}}{{- end -}}
+{{- end -}}
+{{- join ", " $unknown -}}
+{{- end -}}
+
+{{- /* Two operators whose Leases are in different namespaces would both pack the same GPUs. The one that is there
+already is found by the CRD that its release owns; `helm template` sees no cluster and finds nothing. */ -}}
+{{- define "slmpack.otherOperator" -}}
+{{- if and .Values.rbac.create (not .Values.operator.nodeSelector) -}}
+{{- $crd := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "slmdeployments.slmpack.dev" -}}
+{{- $notes := default dict (default dict $crd.metadata).annotations -}}
+{{- $namespace := index $notes "meta.helm.sh/release-namespace" | default "" -}}
+{{- $release := index $notes "meta.helm.sh/release-name" | default "" -}}
+{{- if and $namespace (not (and (eq $namespace .Release.Namespace) (eq $release .Release.Name))) -}}
+{{- range (lookup "apps/v1" "Deployment" $namespace "").items -}}
+{{- $labels := default dict .metadata.labels -}}
+{{- if and (eq (index $labels "app.kubernetes.io/instance" | default "") $release) (eq (index $labels "app.kubernetes.io/part-of" | default "") "slmpack") -}}
+{{- $args := default list (first .spec.template.spec.containers).args -}}
+{{- $lease := "" -}}
+{{- $selects := false -}}
+{{- range $args -}}
+{{- if hasPrefix "--lease-namespace=" . }}{{- $lease = trimPrefix "--lease-namespace=" . -}}{{- end -}}
+{{- if hasPrefix "--node-selector=" . }}{{- $selects = true -}}{{- end -}}
+{{- end -}}
+{{- if and $lease (not $selects) (ne $lease (include "slmpack.leaseNamespace" $)) -}}
+{{- printf "an slmpack operator of release %s runs in namespace %s with its Lease in %s: two operators would plan for the same GPUs. Set lease.namespace=%s, and this one waits as standby; or give each its own nodes by operator.nodeSelector; or uninstall the other" $release $namespace $lease $lease -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
