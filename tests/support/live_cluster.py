@@ -100,6 +100,8 @@ class LiveCluster:
         self._error: Exception | None = None
         self.server = MetricsServer()
         self.moments: list[Moment] = []
+        self.xids: dict[str, int] = {}
+        """By node: the last error of its GPU."""
 
     def __enter__(self) -> Self:
         self.server.__enter__()
@@ -232,6 +234,7 @@ class LiveCluster:
                 busy=float(self._busy[number]),
                 used_mib=self._service.used_mib * len(users),
                 total_mib=gpu.total_mib,
+                xid=self.xids.get(gpu.node, 0),
                 pods=tuple((pod["metadata"]["namespace"], name_of(pod), _container(pod)) for pod in users),
             )
             pages[f"/{GPUS}/{gpu.node}"] = expose_gpus([figures])

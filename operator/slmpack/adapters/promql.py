@@ -204,7 +204,10 @@ def gpu_queries(names: MetricNames) -> dict[str, str]:
     changed = _any(gpu.xid, by, f"changes({{name}}[{short}])")
     return {
         "seen": _any((*gpu.power, *gpu.energy, *gpu.fb_used), by, "timestamp({name})"),
-        "energy_w": _any(gpu.energy, by, f"rate({{name}}[{longer}]) / 1000"),
+        # The counter's labels change with the pods on the GPU, and rate() takes what lies before a series for nothing.
+        "energy_w": _any(
+            gpu.energy, by, f"(rate({{name}}[{longer}]) and {{name}} and {{name}} offset {longer}) / 1000"
+        ),
         "power_w": _any(gpu.power, by, f"avg_over_time({{name}}[{short}])"),
         "gr_engine_active": _any(gpu.gr_engine_active, by, f"avg_over_time({{name}}{whole}[{short}])"),
         "dram_active": _any(gpu.dram_active, by, f"avg_over_time({{name}}{whole}[{short}])"),

@@ -14,6 +14,36 @@ from slmpack.domain.snapshot import Key
 __all__ = ["ScaleMetrics"]
 
 OF_ONE = ("namespace", "name")
+FIGURES = {
+    "demand": (
+        "slmpack_demand_requests_per_second",
+        "Requests a second that must be carried: what comes, what waits, and peaks that a start would be too late for.",
+    ),
+    "demandToKeep": (
+        "slmpack_demand_to_keep_requests_per_second",
+        "Requests a second that fewer replicas must carry before any ends.",
+    ),
+    "capacity": (
+        "slmpack_capacity_requests_per_second",
+        "Requests a second that the present replicas carry within their bounds, by prediction.",
+    ),
+    "start": ("slmpack_start_seconds", "How long a start takes: the median of those measured, else assumed."),
+}
+"""Metric and help of each figure of a decision that is told."""
+COUNTED = (
+    Reason.LOAD_ROSE,
+    Reason.LOAD_FELL,
+    Reason.STEADY,
+    Reason.HELD,
+    Reason.METRICS_UNKNOWN,
+    Reason.AT_MAX,
+    Reason.AT_MIN,
+    Reason.POWER_CEILING,
+    Reason.DOES_NOT_PAY,
+    Reason.IDLE,
+    Reason.WOKEN,
+)
+"""Reasons of decisions. Their counters begin at 0 before the first: increase() does not see how a series begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +78,9 @@ class ScaleMetrics:
         self._ceiling = Gauge(
             "slmpack_max_watts_per_gpu", "spec.scaling.maxWattsPerGPU, where there is one.", OF_ONE, registry=registry
         )
+        self._figures = {
+            figure: Gauge(name, help_, OF_ONE, registry=registry) for figure, (name, help_) in FIGURES.items()
+        }
         self._refused = Gauge(
             "slmpack_scale_refused",
             "1 for the reason why more replicas, though wished, are not wanted.",
@@ -67,7 +100,8 @@ class ScaleMetrics:
 
     def decided(self, decisions: Mapping[Key, ScaleDecision]) -> None:
         """Take in one cycle's decisions: all there are."""
-        for gauge in (self._desired, self._wished, self._known, self._power, self._ceiling, self._refused):
+        gauges = (self._desired, self._wished, self._known, self._power, self._ceiling, self._refused)
+        for gauge in (*gauges, *self._figures.values()):
             gauge.clear()
         for key in self._last.keys() - decisions.keys():
             self._forget(key)
@@ -80,6 +114,9 @@ class ScaleMetrics:
                 self._power.labels(*at).set(decision.power_w.expected)
             if decision.ceiling_w is not None:
                 self._ceiling.labels(*at).set(decision.ceiling_w)
+            for figure in decision.figures:
+                if figure.name in self._figures:
+                    self._figures[figure.name].labels(*at).set(figure.value)
             if decision.refused is not None:
                 self._refused.labels(*at, decision.refused.value).set(1)
             self._count(key, decision)
@@ -89,7 +126,9 @@ class ScaleMetrics:
         reversals = self._reversals.labels(*at)  # shown as 0 from the start, so that an increase is seen
         was = decision.current if last is None else last.desired
         up = None if last is None else last.up
-        reasons: frozenset[str] = frozenset() if last is None else last.reasons
+        reasons = frozenset(it.value for it in COUNTED) if last is None else last.reasons
+        for reason in reasons if last is None else ():
+            self._decisions.labels(*at, reason)
         if decision.desired != was:
             reversals.inc(up is not None and up != (decision.desired > was))
             up = decision.desired > was

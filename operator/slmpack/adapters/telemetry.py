@@ -6,12 +6,15 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from slmpack.adapters.packing_metrics import PackingMetrics
 from slmpack.adapters.scale_metrics import ScaleMetrics
 from slmpack.domain.conditions import Verdict
+from slmpack.domain.plan import ClusterPlan
 from slmpack.domain.snapshot import Key
 
 __all__ = ["PrometheusTelemetry"]
 
+NOTHING = ClusterPlan(deployments=(), actions=(), bars=(), next_wake_seconds=None)
 TURN_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -33,9 +36,13 @@ class PrometheusTelemetry:
             "slmpack_reason", "1 for the reason in status.", ("namespace", "name", "reason"), registry=of
         )
         self._scaling = ScaleMetrics(of)
+        self._packing = PackingMetrics(of)
 
     def turn(self, result: str, *, seconds: float) -> None:
-        """Count a turn."""
+        """Count a turn. A standby says nothing of what it does not decide: what it said as leader would count twice."""
+        if result == "standby":
+            self.judged({})
+            self.planned(NOTHING)
         self._turns.labels(result).inc()
         self._seconds.observe(seconds)
         self._last.set_to_current_time()
@@ -57,6 +64,10 @@ class PrometheusTelemetry:
                 self._replicas.labels(*at, "desired").set(verdict.desired)
             self._reasons.labels(*at, verdict.reason.value).set(1)
         self._scaling.decided({key: it.decision for key, it in verdicts.items() if it.decision is not None})
+
+    def planned(self, plan: ClusterPlan) -> None:
+        """Replace what is said of GPUs, nodes and what has no room."""
+        self._packing.planned(plan)
 
     def text(self) -> bytes:
         """The exposition format."""

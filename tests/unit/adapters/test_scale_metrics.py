@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from slmpack.adapters.scale_metrics import ScaleMetrics
 from slmpack.domain.interval import Basis, Interval
 from slmpack.domain.reasons import Reason
-from slmpack.domain.scale_decision import ScaleDecision, ScaleState
+from slmpack.domain.scale_decision import Figure, ScaleDecision, ScaleState
 from slmpack.domain.snapshot import Key
 
 CHAT = Key("llm", "chat")
@@ -58,12 +58,35 @@ def test_the_present_decision_is_shown() -> None:
     assert scene.value("slmpack_predicted_power_watts") is None
 
 
+def test_the_figures_of_a_decision_are_shown_while_they_are_known() -> None:
+    scene = Scene()
+    figures = tuple(
+        Figure(name=name, value=value, unit="requests/s") for name, value in (("demand", 7.5), ("odd", 1.0))
+    )
+    scene.decided(decision(2, figures=figures))
+    assert scene.value("slmpack_demand_requests_per_second") == 7.5
+    assert scene.value("slmpack_capacity_requests_per_second") is None
+    scene.decided(decision(2))
+    assert scene.value("slmpack_demand_requests_per_second") is None
+
+
 def test_decisions_count_when_they_differ_from_the_one_before() -> None:
     scene = Scene()
     up = decision(3, current=2, reason=Reason.LOAD_ROSE)
     scene.decided(decision(2), decision(2), up, up, decision(3), decision(3))
     assert scene.value("slmpack_scale_decisions_total", reason="Steady") == 2
     assert scene.value("slmpack_scale_decisions_total", reason="LoadRose") == 1
+
+
+def test_a_counter_is_there_before_it_counts() -> None:
+    scene = Scene()
+    scene.decided(decision(2))
+    assert scene.value("slmpack_scale_decisions_total", reason="Steady") == 1
+    assert scene.value("slmpack_scale_decisions_total", reason="AtMax") == 0
+    scene.decided(decision(2, reason=Reason.REPACK))
+    assert scene.value("slmpack_scale_decisions_total", reason="Repack") == 1, (
+        "one that was not expected counts as well"
+    )
 
 
 def test_reversals_count_changes_of_direction() -> None:

@@ -1,0 +1,1 @@
+"""What Prometheus and Grafana are told: rules, and the source of the dashboards."""
