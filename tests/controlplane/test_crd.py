@@ -13,6 +13,7 @@ import yaml
 
 from slmpack.api.crd import build_crd, render_crd
 from slmpack.api.parse import parse_slmdeployment
+from slmpack.api.status import NOTHING_SAID
 from tests.support.control_plane import ApiError, ControlPlane
 from tests.support.spec_tables import BadSpec, bad_specs, examples, good_specs
 
@@ -79,7 +80,7 @@ def test_bad_spec_is_refused_in_the_tables_words(cluster: ControlPlane, namespac
 def test_good_spec_is_kept_as_it_is(cluster: ControlPlane, namespace: str, obj: dict[str, Any]) -> None:
     stored = _create(cluster, namespace, obj, dry_run=False)
     assert stored["spec"] == obj["spec"]
-    assert "status" not in stored
+    assert stored["status"] == NOTHING_SAID
 
 
 ODD_TEXTS = (
@@ -410,3 +411,78 @@ def test_status_of_the_operator_is_kept_whole(cluster: ControlPlane) -> None:
     current = cluster.request("GET", path)
     stored = cluster.request("PUT", f"{path}/status?fieldValidation=Strict", body=current | {"status": status})
     assert stored["status"] == status
+
+
+def test_what_no_operator_has_seen_is_not_ready(cluster: ControlPlane) -> None:
+    """The default of status is nobody's, is no difference to what was applied, and is stored with the next write."""
+    namespace = cluster.new_namespace("unseen")
+    obj = examples()["qwen2.5-1.5b.yaml"]
+    name, text = obj["metadata"]["name"], yaml.safe_dump(obj)
+    path = f"{API}/namespaces/{namespace}/slmdeployments/{name}"
+
+    mine = ("--server-side", "--field-manager=git", "-n", namespace, "-f", "-")
+
+    def apply() -> dict[str, Any]:
+        cluster.kubectl("apply", *mine, input=text)
+        found: dict[str, Any] = cluster.request("GET", path)
+        return found
+
+    first = apply()
+    assert first["status"] == NOTHING_SAID
+    (owner,) = first["metadata"]["managedFields"]
+    assert (owner["manager"], set(owner["fieldsV1"])) == ("git", {"f:spec"})
+    cluster.kubectl("diff", *mine, input=text)
+    versions = [first, apply(), apply()]
+    stamps = [obj["metadata"]["resourceVersion"] for obj in versions]
+    assert stamps[0] != stamps[1] == stamps[2], "the default is stored once"
+    assert {obj["metadata"]["generation"] for obj in versions} == {1}
+    row = cluster.kubectl("get", "slm", "-n", namespace, "--no-headers").stdout.split()
+    assert (row[0], len(row)) == (name, 2), "nothing but name and age"
+    waiting = ("wait", f"slm/{name}", "-n", namespace, "--for=condition=Ready", "--timeout=1s")
+    assert "timed out" in cluster.kubectl(*waiting, check=False).stderr
+    status = {"observedGeneration": 1, "conditions": [_condition("Ready", generation=1)]}
+    body = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": {"name": name}, "status": status}
+    operators = ("--server-side", "--subresource=status", "--field-manager=slmpack", "-n", namespace, "-f", "-")
+    cluster.kubectl("apply", *operators, input=json.dumps(body))  # without --force-conflicts
+    assert cluster.request("GET", path)["status"] == status
+    assert "condition met" in cluster.kubectl(*waiting).stdout
+
+
+def test_an_upgraded_crd_shows_the_default_on_what_was_there(cluster: ControlPlane) -> None:
+    """A CRD of another group, so that nobody else's objects lose theirs meanwhile."""
+    crd = build_crd()
+    crd["metadata"]["name"] = "olds.before.slmpack.dev"
+    crd["spec"] |= {"group": "before.slmpack.dev", "names": {"kind": "Old", "plural": "olds", "singular": "old"}}
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+    default = schema.pop("default")
+    namespace = cluster.new_namespace("upgrade")
+    path = f"/apis/before.slmpack.dev/v1alpha1/namespaces/{namespace}/olds"
+    old = copy.deepcopy(examples()["mig.yaml"]) | {"apiVersion": "before.slmpack.dev/v1alpha1", "kind": "Old"}
+    new, seen = ({**old, "metadata": {"name": name}} for name in ("new", "seen"))
+    try:
+        cluster.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(crd))
+        cluster.kubectl("wait", f"crd/{crd['metadata']['name']}", "--for=condition=Established", "--timeout=30s")
+        _eventually(lambda: cluster.kubectl("get", "-n", namespace, "olds", check=False).returncode == 0)
+        made = {obj["metadata"]["name"]: cluster.request("POST", path, body=obj) for obj in (new, seen)}
+        assert all("status" not in obj for obj in made.values())
+        told = {"observedGeneration": 1, "ready": "1/1"}
+        cluster.request("PUT", f"{path}/seen/status", body=made["seen"] | {"status": told})
+        schema["default"] = default
+        cluster.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(crd))
+        _eventually(lambda: cluster.request("GET", f"{path}/new").get("status") == NOTHING_SAID)
+        found = {obj["metadata"]["name"]: obj for obj in cluster.request("GET", path)["items"]}
+        assert {name: obj["status"] for name, obj in found.items()} == {"new": NOTHING_SAID, "seen": told}
+        assert found["new"]["metadata"] == made["new"]["metadata"], "it was not written"
+    finally:
+        cluster.kubectl("delete", "crd", crd["metadata"]["name"], "--ignore-not-found", "--wait=false")
+
+
+def _condition(kind: str, *, generation: int) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "status": "True",
+        "observedGeneration": generation,
+        "lastTransitionTime": "2026-11-21T13:00:00Z",
+        "reason": "AllReady",
+        "message": "the replica is Ready",
+    }

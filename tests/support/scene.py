@@ -244,10 +244,11 @@ def open_scene(stage: Stage, *, folder: Path, server: str | None = None) -> Iter
 
 
 class PodHistory:
-    """Every state that the pods of a namespace go through, in the API server's order. A context manager."""
+    """Every state that the pods (or others) of a namespace go through, in the API server's order. A context manager."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, *, plural: str = "pods") -> None:
         self._scene = scene
+        self._path = scene.path(plural)
         server = urlsplit(scene.api.url)
         context = ssl.create_default_context(cafile=str(scene.api.ca_file))
         self._connection = http.client.HTTPSConnection(server.hostname or "", server.port, context=context)
@@ -256,11 +257,11 @@ class PodHistory:
         self._changes: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
-        listed = self._scene.api.request("GET", self._scene.path())
+        listed = self._scene.api.request("GET", self._path)
         self._first = {pod["metadata"]["uid"]: pod for pod in listed["items"]}
         query = f"watch=1&resourceVersion={listed['metadata']['resourceVersion']}&timeoutSeconds=600"
         headers = {"Authorization": f"Bearer {self._scene.api.admin_token}"}
-        self._connection.request("GET", f"{self._scene.path()}?{query}", headers=headers)
+        self._connection.request("GET", f"{self._path}?{query}", headers=headers)
         self._thread.start()
         return self
 
@@ -281,7 +282,7 @@ class PodHistory:
         """The pods by uid after each change up to now, the first as found at the start."""
 
         def has_caught_up() -> bool:
-            listed = self._scene.api.request("GET", self._scene.path())["items"]
+            listed = self._scene.api.request("GET", self._path)["items"]
             present = {pod["metadata"]["uid"]: pod["metadata"]["resourceVersion"] for pod in listed}
             return present == {uid: pod["metadata"]["resourceVersion"] for uid, pod in self._replay()[-1].items()}
 

@@ -1,7 +1,9 @@
 """The CRD from the models: pydantic's JSON schema made structural, or refused.
 
 `python -m slmpack.api.crd > crds/slmdeployments.slmpack.dev.yaml` writes it (`make crds`); a test compares the bytes.
-No field gets a schema default: the API server would write it into the user's object (and GitOps tools would see drift).
+No field of spec gets a schema default: the API server would write it into the user's object (and GitOps tools would see
+drift). Status has one: without it kstatus, so Flux and `helm --wait`, would take an object that no operator has seen
+for ready.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 import yaml
 from typing_extensions import override
 
+from slmpack.api.status import NOTHING_SAID
 from slmpack.api.v1alpha1 import GROUP, KIND, PLURAL, VERSION, SLMDeployment
 
 __all__ = ["NotStructuralError", "build_crd", "main", "render_crd", "structural"]
@@ -116,6 +119,8 @@ def _root_schema() -> dict[str, Any]:
     del fields["metadata"]
     out = structural(schema)
     out["properties"]["metadata"] = {"type": "object", "properties": {"name": {"type": "string"}}}
+    # D3's "no field has a schema default" is about spec, which is the user's. This is what Flux' own CRDs say.
+    out["properties"]["status"]["default"] = dict(NOTHING_SAID)
     return out
 
 

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from slmpack.api.rules import BROKEN_RULES
-from slmpack.api.status import SLMDeploymentStatus
+from slmpack.api.status import NOTHING_SAID, SLMDeploymentStatus
 from slmpack.api.v1alpha1 import ObjectMeta, SLMDeployment
 from slmpack.domain.reasons import Problem, Reason
 
@@ -76,7 +76,7 @@ def parse_metadata(obj: object) -> ObjectMeta | None:
 def parse_status(obj: object) -> SLMDeploymentStatus:
     """The status, without what cannot be read: it is derived anew each cycle, so nothing is lost."""
     status = obj.get("status") if isinstance(obj, Mapping) else None
-    if not isinstance(status, Mapping):
+    if not isinstance(status, Mapping) or status == NOTHING_SAID:
         return SLMDeploymentStatus()
     try:
         return SLMDeploymentStatus.model_validate(status)

@@ -12,6 +12,7 @@ from slmpack.api.rules import ListMap
 __all__ = [
     "DECISIONS_MAX",
     "FIGURES_MAX",
+    "NOTHING_SAID",
     "PLACEMENTS_MAX",
     "REASONS_MAX",
     "UNPLACED_MAX",
@@ -35,6 +36,10 @@ FIGURES_MAX = 32
 Short = Annotated[str, Field(max_length=253)]
 Message = Annotated[str, Field(max_length=32768)]
 Reason = Annotated[str, Field(max_length=1024)]
+
+
+NOTHING_SAID = {"observedGeneration": -1}
+"""What the API server shows of an object that the operator has not seen yet: the schema default of status (api.crd)."""
 
 
 class StatusModel(ApiModel):
@@ -215,7 +220,7 @@ class SLMDeploymentStatus(StatusModel):
     """What the operator found and did."""
 
     observed_generation: int | None = None
-    """metadata.generation that this status was made for."""
+    """metadata.generation that this status was made for; -1 where the operator has not seen the object yet."""
     ready: Short | None = None
     """Ready and wanted replicas, for instance "2/3"."""
     replicas: int | None = None

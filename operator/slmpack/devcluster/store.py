@@ -19,7 +19,7 @@ from slmpack.devcluster.events import to_core_event, to_new_event
 from slmpack.devcluster.patches import apply_merge, clone, json_patch, merge_patch, owned_fields, strategic_merge
 from slmpack.devcluster.resources import Json, Registry, Resource, Target
 from slmpack.devcluster.scale import scale_of, with_scale
-from slmpack.devcluster.strategy import deletion_grace, prepare_create, prepare_update
+from slmpack.devcluster.strategy import absent_status, deletion_grace, prepare_create, prepare_update
 from slmpack.devcluster.watches import Change, Patch, Watch, selection
 
 __all__ = ["Store", "Validate", "timestamp"]
@@ -255,7 +255,7 @@ class Store:
                 meta[name] = old["metadata"][name]
         if target.subresource == "status":
             metadata = old["metadata"] | {key: meta[key] for key in ("managedFields",) if key in meta}
-            new = old | {"metadata": metadata, "status": new.get("status", {})}
+            new = old | {"metadata": metadata, "status": new.get("status", absent_status(resource))}
         else:
             new |= {"apiVersion": old["apiVersion"], "kind": old["kind"]}
             prepare_update(resource, old, new)

@@ -8,7 +8,7 @@ from slmpack.devcluster.errors import invalid
 from slmpack.devcluster.patches import clone
 from slmpack.devcluster.resources import Resource
 
-__all__ = ["deletion_grace", "prepare_create", "prepare_update"]
+__all__ = ["absent_status", "deletion_grace", "prepare_create", "prepare_update"]
 
 Json = dict[str, Any]
 
@@ -71,6 +71,15 @@ def prepare_create(resource: Resource, obj: Json) -> None:
         obj["status"] = {"conditions": [{"type": kind, "status": "True"} for kind in kinds]}
     elif resource.key != "nodes" and "status" in resource.subresources:
         obj.pop("status", None)
+        if status := absent_status(resource):
+            obj["status"] = status
+
+
+def absent_status(resource: Resource) -> Json:
+    """What stands for a status that nobody has written: the CRD's schema default, the only one filled in."""
+    schema = (resource.version_spec or {}).get("schema", {}).get("openAPIV3Schema", {})
+    default: Json = clone(schema.get("properties", {}).get("status", {}).get("default", {}))
+    return default
 
 
 def prepare_update(resource: Resource, old: Json, new: Json) -> None:

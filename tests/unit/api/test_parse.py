@@ -209,6 +209,11 @@ def test_status_that_cannot_be_read_is_left_out_and_refuses_nothing() -> None:
     assert parse_status(examples()["mig.yaml"] | {"status": []}) == parse_status({})
 
 
+def test_the_schema_default_of_status_says_nothing() -> None:
+    assert parse_status({"status": {"observedGeneration": -1}}) == parse_status({})
+    assert parse_status({"status": {"observedGeneration": -1, "ready": "0/1"}}) != parse_status({})
+
+
 @given(JSON)
 def test_no_input_raises(value: object) -> None:
     for obj in (value, {"spec": value}, examples()["mig.yaml"] | {"spec": value, "status": value}):

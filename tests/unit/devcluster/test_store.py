@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from slmpack.api.crd import build_crd
 from slmpack.devcluster.client import StoreApi
 from slmpack.devcluster.scheduler import Scheduler
 from slmpack.devcluster.store import Store
@@ -50,6 +51,17 @@ async def test_create_gives_identity_and_drops_what_is_the_servers(api: StoreApi
     assert made["metadata"]["uid"]
     assert "status" not in made
     assert await api.get(f"{SLM_PATH}/qwen") == made
+
+
+async def test_the_schemas_default_of_status_stands_until_somebody_reports() -> None:
+    default = {"observedGeneration": -1}
+    api = StoreApi(Store(clock=lambda: datetime(2026, 11, 21, tzinfo=UTC), crds=[build_crd()]))
+    made = await api.create(SLM_PATH, slm() | {"status": {"ready": "9/9"}})
+    assert made["status"] == default
+    assert await api.replace(f"{SLM_PATH}/qwen", slm()) == made, "the main endpoint leaves status alone"
+    told = await api.apply(f"{SLM_PATH}/qwen/status", slm() | {"status": {"observedGeneration": 1, "ready": "1/1"}})
+    assert told["status"] == {"observedGeneration": 1, "ready": "1/1"}
+    assert (await api.replace(f"{SLM_PATH}/qwen/status", slm()))["status"] == default
 
 
 async def test_generate_name_makes_different_names(api: StoreApi) -> None:
