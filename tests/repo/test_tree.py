@@ -61,6 +61,15 @@ def test_every_reason_is_explained() -> None:
     assert sorted(headings) == sorted(reason.value for reason in Reason)
 
 
+def test_every_reason_has_a_cause_a_remedy_and_a_way_to_look() -> None:
+    page = (ROOT / "docs" / "reasons.md").read_text()
+    rows = re.findall(r"^\| `([A-Za-z]+)` \| (.*) \|$", page, flags=re.MULTILINE)
+    short = [name for name, rest in rows if sum(bool(cell.strip()) for cell in rest.split(" | ")) != 3]
+    assert len(rows) == len(Reason)
+    assert short == []
+    assert [name for name, rest in rows if "`kubectl " not in rest and "`slmpack " not in rest] == []
+
+
 def test_documents_link_to_what_exists() -> None:
     link = re.compile(r"\]\((?!https?://|#)([^)#]+)[^)]*\)")
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]

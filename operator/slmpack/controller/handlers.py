@@ -104,6 +104,8 @@ class Watches:
             settings=_settings(),
             stop_flag=self._stop,
             standalone=True,
+            # Without one, Kopf asks for the user's name, which a container's user need not have. (It exports no type.)
+            identity="slmpack",  # type: ignore[arg-type]
             clusterwide=self._namespace is None,
             namespaces=() if self._namespace is None else (self._namespace,),
         )
