@@ -29,6 +29,7 @@ from slmpack.adapters.measuring import make_loads
 from slmpack.adapters.observe import Observer, Scope
 from slmpack.adapters.pack_key import PackKey
 from slmpack.adapters.packs import PackClient
+from slmpack.adapters.plan_page import PlanPage
 from slmpack.adapters.policy import load_policy
 from slmpack.adapters.preflight import check_access, serves_claims
 from slmpack.adapters.resources import (
@@ -162,8 +163,10 @@ class _Operator:
             loads=self.loads,
         )
         self._lease = _lease(client, config, clock)
-        self._loop = PlannerLoop(self._parts(policy, clock, telemetry), wake=self._wake, pace=pace)
-        self.health = HealthServer(self._loop, metrics=telemetry.text)
+        page = PlanPage(policy, clock=clock, trouble=lambda: self._loop.trouble) if config.page else None
+        parts = replace(self._parts(policy, clock, telemetry), see=page.see if page is not None else None)
+        self._loop = PlannerLoop(parts, wake=self._wake, pace=pace)
+        self.health = HealthServer(self._loop, metrics=telemetry.text, page=page)
 
     def _parts(self, policy: Policy, clock: SystemClock, telemetry: PrometheusTelemetry) -> Parts:
         cluster = KubeCluster(self._client, self._observer)

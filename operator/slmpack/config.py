@@ -36,6 +36,8 @@ class OperatorConfig:
     """Where health and metrics are served; in a cluster 0.0.0.0."""
     port: int = 8080
     """0: any free port; the log says which."""
+    page: bool = False
+    """Whether the last plan is shown there, at /, to whoever asks."""
     hub: HubSettings = field(default_factory=HubSettings)
     supervisor_image: str | None = None
     """Of the init container that brings the supervisor into a pack's pod; None: no packs are made."""

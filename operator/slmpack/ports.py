@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from slmpack.domain.conditions import Verdict
 from slmpack.domain.load import GpuReading, LoadSample
 from slmpack.domain.pack import PackReport
+from slmpack.domain.plan import ClusterPlan
 from slmpack.domain.reasons import Problem
 from slmpack.domain.snapshot import Key, ModelUnknown, Snapshot
 from slmpack.render.pack_children import PackPod
@@ -272,4 +273,8 @@ class Telemetry(Protocol):
 
     def judged(self, verdicts: Mapping[Key, Verdict]) -> None:
         """What is said of every SLMDeployment now."""
+        ...
+
+    def planned(self, plan: ClusterPlan) -> None:
+        """Where everything is, or is to be, now."""
         ...

@@ -167,6 +167,9 @@ async def test_gpus(asked: Asked) -> None:
         "GPU-b power_w": {"": 150},
         "GPU-b fb_used": {"1": 2000 * 2**20, "2": 3000 * 2**20},
         "GPU-b pods": {"": 1},
+        "GPU-c seen": {"": asked.instant},
+        "GPU-c power_w": {"": 299},
+        "GPU-c pods": {"new-0": 1},
     }
 
 

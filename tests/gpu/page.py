@@ -18,7 +18,7 @@ HEAD = """# The GPU checks: what a real GPU says
 3.10 or newer and no package, no network, no cluster; without a GPU it ends with an error. Some checks need MPS
 (`nvidia-cuda-mps-control`), those of user ids need root, those of vLLM need vLLM; a check that lacks something is "not run", never held.
 
-```
+```sh
 make test-gpu                                  # everything: up to 40 minutes with vLLM, 5 without
 make test-gpu ARGS='-k mps'                    # the checks whose names begin so
 make test-gpu ARGS='-k vllm-4 --vllm PATH'     # with the `vllm` program of some environment

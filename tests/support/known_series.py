@@ -207,6 +207,10 @@ def _gpus(world: World) -> None:
         world.add("DCGM_FI_PROF_DRAM_ACTIVE", mine, gauge(0.4))
         world.add("DCGM_FI_DEV_FB_USED", mine, gauge(1000))
         world.add("DCGM_FI_DEV_XID_ERRORS", mine, lambda at: 79.0 if at >= -30 else 0.0)
+    # A minute ago the pods on this GPU changed, and with them the labels: what its counter says of two minutes is too low.
+    new = {"UUID": "GPU-c", "Hostname": "node-c", "exported_pod": "new-0", "exported_namespace": "other"}
+    world.add("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", new, counter(300_000, since=-60))
+    world.add("DCGM_FI_DEV_POWER_USAGE", new, gauge(299, since=-60))
     # MIG, newer names, no energy counter; power is the GPU's and said once for each instance.
     for instance, used in (("1", 2000), ("2", 3000)):
         part = {

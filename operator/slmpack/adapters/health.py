@@ -1,4 +1,4 @@
-"""Liveness, readiness and metrics on one port."""
+"""Liveness, readiness and metrics on one port; where it is asked for, a page, too."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ from typing import Protocol
 
 from aiohttp import web
 
-__all__ = ["HealthServer", "Patient"]
+from slmpack.page.document import Document
+
+__all__ = ["HealthServer", "Pages", "Patient"]
 
 logger = logging.getLogger(__name__)
 
 OLDEST_TURN_SECONDS = 180.0
 """More than the longest turn against an API server that hangs."""
+PAGE_HEADERS = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
 
 
 class Patient(Protocol):
@@ -30,10 +39,18 @@ class Patient(Protocol):
         ...
 
 
-class HealthServer:
-    """/healthz, /readyz and /metrics."""
+class Pages(Protocol):
+    """What is shown at /."""
 
-    def __init__(self, patient: Patient, *, metrics: Callable[[], bytes]) -> None:
+    async def document(self, *, refreshes: bool) -> Document:
+        """The page now."""
+        ...
+
+
+class HealthServer:
+    """/healthz, /readyz and /metrics; with `page`, /."""
+
+    def __init__(self, patient: Patient, *, metrics: Callable[[], bytes], page: Pages | None = None) -> None:
         self._patient = patient
         self._metrics = metrics
         app = web.Application()
@@ -44,6 +61,8 @@ class HealthServer:
                 web.get("/metrics", self._text),
             ]
         )
+        if page is not None:
+            app.add_routes([web.get("/", _Front(page).serve)])
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
 
     async def start(self, *, host: str, port: int) -> str:
@@ -69,3 +88,21 @@ class HealthServer:
 
     async def _text(self, _: web.Request) -> web.Response:
         return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+class _Front:
+    """The page over HTTP: GET and HEAD, and nothing that a browser may keep, frame or load from elsewhere."""
+
+    def __init__(self, page: Pages) -> None:
+        self._page = page
+
+    async def serve(self, request: web.Request) -> web.Response:
+        """`?refresh=no` for a page that stays as it is."""
+        document = await self._page.document(refreshes=request.query.get("refresh") != "no")
+        policy = f"{document.policy}; frame-ancestors 'none'"
+        return web.Response(
+            body=document.html.encode(),
+            content_type="text/html",
+            charset="utf-8",
+            headers={**PAGE_HEADERS, "Content-Security-Policy": policy},
+        )

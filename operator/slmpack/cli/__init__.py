@@ -12,7 +12,16 @@ import click
 from typing_extensions import override
 
 from slmpack import __version__
-from slmpack.cli import explain_command, metrics_flags, profile_flags, question_commands, simulate_flags
+from slmpack.cli import (
+    completion,
+    explain_command,
+    metrics_flags,
+    profile_flags,
+    question_commands,
+    simulate_flags,
+    top_command,
+)
+from slmpack.cli.teaching import Taught, print_exit_codes, print_sections
 
 __all__ = ["main"]
 
@@ -21,7 +30,23 @@ USAGE_ERROR = 1
 
 
 class _Commands(click.Group):
-    """A group whose every error exits with 1."""
+    """A group whose every error exits with 1, and whose help lists commands by what they are for."""
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        print_sections(self, ctx, formatter)
+
+    @override
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        print_exit_codes(
+            formatter,
+            (
+                "0  it worked",
+                "1  an error, with its message on standard error",
+                "2  plan: some replicas have no place; estimate: none fits; predict: it is not feasible;",
+                "   profile: no knee is named",
+            ),
+        )
 
     @override
     def main(self, args: Any = None, prog_name: Any = None, **extra: Any) -> Any:  # type: ignore[override]
@@ -42,37 +67,38 @@ class _Commands(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _exit_codes(*codes: str) -> str:
-    """An epilog that click does not wrap: it starts with a backspace."""
-    return "\n".join(["\b", "Exit codes:", *(f"  {code}" for code in codes)])
-
-
-@click.group(
-    cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=_exit_codes(
-        "0  it worked",
-        "1  an error, with its message on standard error",
-        "2  plan: some replicas have no place; estimate: none fits; predict: it is not feasible",
-    ),
-)
+@click.group(name="slmpack", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="slmpack")
 def main() -> None:
-    """Pack small language models on shared GPUs: as many replicas as pay, each bounded, and say why."""
+    """Pack small language models on shared GPUs: as many replicas as pay, each bounded, and say why.
+
+    `COMMAND --help` shows examples. Without a cluster, begin with `demo`, or with `plan -f FILE`.
+    """
 
 
 @main.command(
-    epilog=_exit_codes(
+    cls=Taught,
+    examples=(
+        ("one replica of each model, on one empty GPU of each kind", "slmpack plan -f examples/qwen2.5-1.5b.yaml"),
+        ("on your own nodes, as they are", "slmpack plan -f chat.yaml -f nodes.yaml"),
+        ("what applying this file to the cluster would do", "slmpack plan -f chat.yaml --cluster"),
+        ("which replicas could move so that GPUs come free", "slmpack plan --cluster --repack"),
+        ("as a page for a browser", "slmpack plan --cluster --html plan.html"),
+        ("for programs", "slmpack plan --cluster -o json"),
+    ),
+    short_help="Show what the operator would do, and why.",
+    exit_codes=(
         "0  every replica has a place",
         "1  an error: a file or the cluster cannot be read",
         "2  some replicas have no place, or a spec is rejected",
-    )
+    ),
 )
 @click.option(
     "-f",
     "--file",
     "files",
     multiple=True,
+    type=click.Path(),
     metavar="FILE",
     help="SLMDeployments, and the Nodes, Pods and PriorityClasses to plan on, as `kubectl get -o yaml` prints them"
     " (documents and Lists, YAML or JSON). - is standard input. May be repeated.",
@@ -82,7 +108,10 @@ def main() -> None:
     is_flag=True,
     help="Plan on the nodes, pods and SLMDeployments of the cluster; those of the files count as applied.",
 )
-@click.option("--kubeconfig", metavar="FILE", help="With --cluster: how to reach it. Default: as kubectl does.")
+@click.option(
+    "--kubeconfig", type=click.Path(), metavar="FILE", help="With --cluster: how to reach it. Default: as kubectl does."
+)
+@click.option("--context", metavar="NAME", help="With --cluster: the kubeconfig's context to use.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option(
     "--model-timeout",
@@ -104,6 +133,7 @@ def main() -> None:
 )
 @click.option(
     "--loads",
+    type=click.Path(),
     metavar="FILE",
     help="Decide spec.scaling as if this were measured: YAML with loads by SLMDeployment, and GPUs (docs/explain.md).",
 )
@@ -118,6 +148,13 @@ def main() -> None:
     is_flag=True,
     help="Also say which running replicas could be moved so that GPUs come free, and how. Nothing is moved.",
 )
+@click.option(
+    "--html",
+    type=click.Path(),
+    metavar="FILE",
+    help="Also write the plan as a page for a browser, with GPUs as bars and the knee as a curve; one file, no script."
+    " - writes it to standard output, and nothing else there.",
+)
 def plan(**options: Any) -> int:  # noqa: ANN401 - click checks them
     """Show what the operator would do: the memory of a replica, which GPU gets each, and why some have no place.
 
@@ -126,14 +163,20 @@ def plan(**options: Any) -> int:  # noqa: ANN401 - click checks them
     """
     from slmpack.cli.plan import answer_plan
 
-    if options["kubeconfig"] and not options["cluster"]:
-        raise click.UsageError("--kubeconfig needs --cluster")
+    for flag in ("kubeconfig", "context"):
+        if options[flag] and not options["cluster"]:
+            raise click.UsageError(f"--{flag} needs --cluster")
     options["supervisor_image"] = _image(options["supervisor_image"])
     files = options.pop("files")
     return answer_plan(files, **options)
 
 
-@main.command(epilog=_exit_codes("0  printed", "1  an error"))
+@main.command(
+    cls=Taught,
+    examples=(("install it", "slmpack crd | kubectl apply --server-side -f -"),),
+    exit_codes=("0  printed", "1  an error"),
+    short_help="Print the CustomResourceDefinition.",
+)
 def crd() -> None:
     """Print the CustomResourceDefinition, for `kubectl apply -f -`."""
     from slmpack.api.crd import render_crd
@@ -142,13 +185,24 @@ def crd() -> None:
 
 
 @main.command(
-    epilog=_exit_codes(
+    cls=Taught,
+    examples=(
+        ("from your desk, for one namespace, as kubectl is configured", "slmpack run --namespace team-a"),
+        (
+            "with loads and watts measured",
+            "slmpack run --http 0.0.0.0:8080 --prometheus-url http://prometheus.monitoring:9090",
+        ),
+        ("on some of the nodes only", "slmpack run --node-selector pool=slm --lease-namespace slm-pool"),
+    ),
+    short_help="Run the operator, in a cluster or outside of one.",
+    exit_codes=(
         "0  ended by SIGTERM or SIGINT",
         "1  an error: a wrong option, no cluster, or permissions that are missing",
-    )
+    ),
 )
 @click.option(
     "--kubeconfig",
+    type=click.Path(),
     metavar="FILE",
     help="How to reach the cluster. Default: as kubectl does, else the pod's service account.",
 )
@@ -172,6 +226,11 @@ def crd() -> None:
     show_default=True,
     metavar="HOST:PORT",
     help="Where health and metrics are served; port 0 takes a free one, and the log says which.",
+)
+@click.option(
+    "--page",
+    is_flag=True,
+    help="Show the last plan there, too, at /: a read-only page without authentication (docs/page.md).",
 )
 @click.option(
     "--supervisor-image",
@@ -213,6 +272,7 @@ def run(**options: Any) -> int:  # noqa: ANN401 - click checks them
         identity=os.environ.get("POD_NAME") or None,
         host=host,
         port=port,
+        page=options["page"],
         hub=hub_settings(),
         supervisor_image=_image(options["supervisor_image"]),
         pod_proxy=_proxy(options["pod_proxy"]),
@@ -247,11 +307,17 @@ def _address(text: str) -> tuple[str, int]:
 
 
 @main.command(
-    epilog=_exit_codes(
+    cls=Taught,
+    examples=(
+        ("watch it; Ctrl-C ends it", "slmpack demo"),
+        ("until everything is Ready, for a script", "slmpack demo --once --timeout 60"),
+    ),
+    short_help="Play the whole way from apply to Ready, without a GPU.",
+    exit_codes=(
         "0    everything became Ready (and, without --once, Ctrl-C ended the demo)",
         "1    not everything was Ready in time, or an error; the reason is printed",
         "130  Ctrl-C before everything was Ready",
-    )
+    ),
 )
 @click.option("--once", is_flag=True, help="End as soon as everything is Ready.")
 @click.option(
@@ -283,3 +349,5 @@ main.add_command(question_commands.estimate)
 main.add_command(question_commands.predict)
 main.add_command(simulate_flags.simulate)
 main.add_command(explain_command.explain)
+main.add_command(top_command.top)
+main.add_command(completion.completion)

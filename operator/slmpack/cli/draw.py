@@ -16,6 +16,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from slmpack.domain.plan import Block, GpuBar
+from slmpack.domain.plan_words import MEANING
 from slmpack.domain.quantity import format_bytes
 
 __all__ = ["Glyphs", "block_widths", "draw_bars", "glyphs_of"]
@@ -51,15 +52,6 @@ ASCII = Glyphs(
     fill={"ready": "#", "starting": "=", "planned": "+", "waiting": "-", "ending": "/", "foreign": "x", "idle": "_"},
     free=".",
 )
-MEANING = {
-    "ready": "ready",
-    "starting": "starting",
-    "planned": "starts now",
-    "waiting": "starts later, one at a time",
-    "ending": "ending",
-    "foreign": "another's pod",
-    "idle": "engine of a pack that does not run",
-}
 
 
 def glyphs_of(console: Console) -> Glyphs:

@@ -14,13 +14,13 @@ import click
 from rich.console import Console
 
 from slmpack.adapters.measuring import MetricsSettings
-from slmpack.cli.answer import answers, with_names
 from slmpack.cli.explain_text import print_explanation
-from slmpack.cli.explanation import Explanation
 from slmpack.cli.manifests import BadFileError, read_manifests
 from slmpack.cli.plan_json import figures_to_json, plan_to_json, scale_to_json
 from slmpack.cli.world import Question, World, observe_world
+from slmpack.domain.answer import answers, with_names
 from slmpack.domain.conditions import judge
+from slmpack.domain.explanation import Explanation
 from slmpack.domain.plan import ClusterPlan
 from slmpack.domain.planner import plan_cluster
 from slmpack.domain.snapshot import Demand, DeploymentView, Key

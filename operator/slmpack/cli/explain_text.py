@@ -9,13 +9,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from slmpack.cli.explanation import Explanation
-from slmpack.cli.scaling_text import figure_rows, replicas
-from slmpack.cli.text import offers_of, print_decision, print_footprint
+from slmpack.cli.text import print_decision, print_footprint
+from slmpack.domain.explanation import Explanation
 from slmpack.domain.interval import describe_interval
 from slmpack.domain.memory_limit import replica_name
+from slmpack.domain.plan_words import offers_of
 from slmpack.domain.reasons import Reason
 from slmpack.domain.scale_decision import Figure, ScaleDecision, ScaleNote, ScalingSpec
+from slmpack.domain.scale_words import figure_rows, replicas
 from slmpack.domain.snapshot import Demand
 
 __all__ = ["print_explanation"]

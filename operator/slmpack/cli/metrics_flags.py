@@ -15,18 +15,17 @@ import click
 if TYPE_CHECKING:
     from slmpack.adapters.measuring import MetricsSettings
 
-__all__ = ["metrics_options", "metrics_settings"]
+__all__ = ["metrics_options", "metrics_settings", "now_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+OF_THE_OPERATOR = (
+    "Where loads and GPUs are measured. Default: none; the replicas of SLMDeployments with spec.scaling are scraped one"
+    " by one, and no GPU is measured."
+)
+OF_NOW = "Measure now, through this Prometheus. Default: nothing is measured."
 OPTIONS = (
-    click.option(
-        "--prometheus-url",
-        metavar="URL",
-        help="Where loads and GPUs are measured. Default: none; the replicas of SLMDeployments with spec.scaling are"
-        " scraped one by one, and no GPU is measured.",
-    ),
     click.option(
         "--prometheus-token-file", type=FILE, metavar="FILE", help="Bearer token for it; read anew for every request."
     ),
@@ -79,8 +78,18 @@ OPTIONS = (
 
 
 def metrics_options(command: F) -> F:
-    """Add the flags to a command."""
-    return reduce(lambda made, option: option(made), reversed(OPTIONS), command)
+    """Add the flags of an operator that measures all the time."""
+    return _with(command, OF_THE_OPERATOR)
+
+
+def now_options(command: F) -> F:
+    """Add the flags of a command that measures once."""
+    return _with(command, OF_NOW)
+
+
+def _with(command: F, of_url: str) -> F:
+    options = (click.option("--prometheus-url", metavar="URL", help=of_url), *OPTIONS)
+    return reduce(lambda made, option: option(made), reversed(options), command)
 
 
 def metrics_settings(options: dict[str, Any]) -> MetricsSettings:

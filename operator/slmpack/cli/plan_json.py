@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from slmpack.cli.answer import Answer, answers
 from slmpack.cli.figures import MS, figure
+from slmpack.domain.answer import Answer, answers
 from slmpack.domain.choice import Choice
 from slmpack.domain.footprint import Footprint
 from slmpack.domain.plan import Block, ClusterPlan, GpuBar, UsedFit

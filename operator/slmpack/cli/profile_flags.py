@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from slmpack.cli.teaching import Taught
+
 __all__ = ["MOST_IN_FLIGHT", "profile"]
 
 MOST_IN_FLIGHT = 512
@@ -33,49 +35,89 @@ def _object_name(_: click.Context, __: click.Parameter, text: str | None) -> str
     return text
 
 
-EXIT_CODES = """\b
-Exit codes:
-  0    the sweep is complete and its knee is named (or --dry-run)
-  1    an error: the server cannot be used, or FILE was measured otherwise
-  2    no knee is named, or points are missing; the output says why
-  130  Ctrl-C; FILE holds what was measured"""
-
-
-@click.command(epilog=EXIT_CODES)
+@click.command(
+    cls=Taught,
+    examples=(
+        ("what would be done", "slmpack profile http://localhost:8000 --dry-run"),
+        (
+            "measure, and keep what was measured",
+            "slmpack profile http://localhost:8000 --gpu l4 --max-num-seqs 256 --out qwen-l4.yaml",
+        ),
+        (
+            "hand it to the operator (spec.profileRef)",
+            "slmpack profile http://localhost:8000 --out qwen-l4.yaml --configmap qwen-l4 | kubectl apply -f -",
+        ),
+    ),
+    short_help="Measure a vLLM server, and find its knee.",
+    exit_codes=(
+        "0    the sweep is complete and its knee is named (or --dry-run)",
+        "1    an error: the server cannot be used, or FILE was measured otherwise",
+        "2    no knee is named, or points are missing; the output says why",
+        "130  Ctrl-C; FILE holds what was measured",
+    ),
+)
 @click.argument("url")
 @click.option("--model", metavar="NAME", help="As requests call it. Default: the first that /v1/models lists.")
-@click.option("--input-len", "input_tokens", type=click.IntRange(1, 1_000_000), default=512, show_default=True)
-@click.option("--output-len", "output_tokens", type=click.IntRange(2, 1_000_000), default=256, show_default=True)
+@click.option(
+    "--input-len", "input_tokens", type=click.IntRange(1, 1_000_000), default=512, show_default=True, metavar="TOKENS"
+)
+@click.option(
+    "--output-len", "output_tokens", type=click.IntRange(2, 1_000_000), default=256, show_default=True, metavar="TOKENS"
+)
 @click.option(
     "--concurrency",
     callback=_concurrency,
     metavar="N,N,...",
     help="Requests in flight to measure. Default: 1, 2, 4 and so on to 256, as far as max-num-seqs and KV cache go.",
 )
-@click.option("--repeats", type=click.IntRange(1, 20), default=3, show_default=True, help="Of each point.")
+@click.option("--repeats", type=click.IntRange(1, 20), default=3, show_default=True, metavar="N", help="Of each point.")
 @click.option(
     "--min-seconds",
     type=click.FloatRange(0.01, 600),
+    metavar="SECONDS",
     default=5.0,
     show_default=True,
     help="Least length of a repeat; it is whole requests, so it may be longer.",
 )
-@click.option("--max-seconds", type=click.FloatRange(1, 86_400), default=900.0, show_default=True, help="Of the whole.")
 @click.option(
-    "--point-seconds", type=click.FloatRange(1, 86_400), default=180.0, show_default=True, help="Of one point."
+    "--max-seconds",
+    type=click.FloatRange(1, 86_400),
+    metavar="SECONDS",
+    default=900.0,
+    show_default=True,
+    help="Of the whole.",
+)
+@click.option(
+    "--point-seconds",
+    type=click.FloatRange(1, 86_400),
+    metavar="SECONDS",
+    default=180.0,
+    show_default=True,
+    help="Of one point.",
 )
 @click.option(
     "--request-timeout",
     "request_seconds",
     type=click.FloatRange(1, 3_600),
+    metavar="SECONDS",
     default=120.0,
     show_default=True,
     help="Seconds after which a request has failed.",
 )
 @click.option("--gpu", metavar="GPU", help="Where it runs: a catalogue id or the node's nvidia.com/gpu.product label.")
-@click.option("--max-num-seqs", type=click.IntRange(1), help="As the engine was started: no endpoint of vLLM tells it.")
 @click.option(
-    "--replicas", type=click.IntRange(1), default=1, show_default=True, help="On this GPU, this one included."
+    "--max-num-seqs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="As the engine was started: no endpoint of vLLM tells it.",
+)
+@click.option(
+    "--replicas",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="On this GPU, this one included.",
 )
 @click.option("--sharing", type=click.Choice(["none", "mig", "mps", "timeslice"]), help="How they share the GPU.")
 @click.option(

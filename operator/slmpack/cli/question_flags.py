@@ -9,10 +9,34 @@ from typing import Any, TypeVar
 import click
 from typing_extensions import override
 
-__all__ = ["Real", "Whole", "question_flags"]
+__all__ = ["HEADINGS", "Real", "Whole", "question_flags"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+HEADINGS = {
+    "The load, and its bounds": (
+        "batch",
+        "in_flight",
+        "request_rate",
+        "input_len",
+        "output_len",
+        "prefix_hit_rate",
+        "itl_ms",
+        "ttft_ms",
+        "objective",
+    ),
+    "The engine": (
+        "engine_version",
+        "dtype",
+        "quantization",
+        "kv_cache_dtype",
+        "max_",
+        "gpu_memory_utilization",
+        "enforce_eager",
+        "cpu_cores",
+    ),
+}
+"""Of the flags below, in --help."""
 LARGEST = 10**9
 """No count of tokens, sequences or requests of one GPU comes near it."""
 
@@ -73,7 +97,13 @@ def _flag(name: str, *names: str, help: str, **extra: Any) -> Callable[[Command]
 
 
 _FLAGS: tuple[Callable[[Any], Any], ...] = (
-    _flag("--config", "config", metavar="FILE", help="The model's config.json, instead of MODEL."),
+    _flag(
+        "--config",
+        "config",
+        type=click.Path(),
+        metavar="FILE",
+        help="The model's config.json, instead of MODEL.",
+    ),
     _flag(
         "--gpu",
         "gpu",

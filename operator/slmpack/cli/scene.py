@@ -15,9 +15,9 @@ from slmpack.adapters.kube import KubeClient
 from slmpack.adapters.observe import Observer, Scope
 from slmpack.adapters.policy import load_policy
 from slmpack.adapters.resources import SLM_DEPLOYMENTS
-from slmpack.cli.answer import with_names
 from slmpack.cli.draw import draw_bars, glyphs_of
 from slmpack.cli.world import Bundled
+from slmpack.domain.answer import with_names
 from slmpack.domain.plan import GpuBar
 from slmpack.domain.planner import plan_cluster
 

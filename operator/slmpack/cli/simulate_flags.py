@@ -6,24 +6,42 @@ from typing import Any
 
 import click
 
+from slmpack.cli.teaching import Taught
+
 __all__ = ["POLICIES", "simulate"]
 
 POLICIES = ("slmpack", "fixed", "hpa", "keda", "kpa", "kubeai", "aibrix", "wva", "dynamo", "oracle")
 
 
-@click.command(epilog="\b\nExit codes:\n  0  simulated\n  1  an error: a file, a flag or a missing extra")
+@click.command(
+    cls=Taught,
+    examples=(
+        (
+            "this operator and a HorizontalPodAutoscaler on the same trace",
+            "slmpack simulate -f chat.yaml -f nodes.yaml --trace trace.csv --policy slmpack --policy hpa",
+        ),
+        (
+            "three times the load, for programs",
+            "slmpack simulate -f chat.yaml -f nodes.yaml --trace trace.csv --rate-multiplier 3 -o json",
+        ),
+    ),
+    short_help="Play a trace; compare how replicas are scaled.",
+    exit_codes=("0  simulated", "1  an error: a file, a flag or a missing extra"),
+)
 @click.option(
     "-f",
     "--file",
     "files",
     multiple=True,
     required=True,
+    type=click.Path(),
     metavar="FILE",
     help="SLMDeployments and Nodes, as `kubectl get -o yaml` prints them. May be repeated.",
 )
 @click.option(
     "--trace",
     required=True,
+    type=click.Path(),
     metavar="FILE",
     help="CSV (.csv or .csv.gz) with arrival_s,input_tokens,output_tokens and, if there are several SLMDeployments,"
     " tenant: the name of one.",
@@ -59,7 +77,9 @@ POLICIES = ("slmpack", "fixed", "hpa", "keda", "kpa", "kubeai", "aibrix", "wva",
     show_default=True,
     help="How long a start takes: median 45 s, 115 s or 2 s.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Draws the hidden world.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=1, show_default=True, metavar="N", help="Draws the hidden world."
+)
 @click.option("--from", "since", type=click.FloatRange(min=0), default=0.0, metavar="S", help="Begin there, seconds.")
 @click.option("--to", "until", type=click.FloatRange(min=0, min_open=True), metavar="S", help="End there, seconds.")
 @click.option(
@@ -68,6 +88,7 @@ POLICIES = ("slmpack", "fixed", "hpa", "keda", "kpa", "kubeai", "aibrix", "wva",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
+    metavar="N",
     help="So many copies of the trace, laid over each other with shifts of up to a minute.",
 )
 @click.option(
@@ -78,7 +99,7 @@ POLICIES = ("slmpack", "fixed", "hpa", "keda", "kpa", "kubeai", "aibrix", "wva",
     help="Seconds at the beginning that count in no figure. Default: 900 of a day, 600 of an hour, at most a fifth.",
 )
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
-@click.option("--png", metavar="FILE", help="Draw load, replicas, watts and latency over time, too.")
+@click.option("--png", type=click.Path(), metavar="FILE", help="Draw load, replicas, watts and latency over time, too.")
 @click.option(
     "--supervisor-image",
     metavar="IMAGE",

@@ -9,30 +9,30 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from slmpack.cli.answer import Answer, answers
 from slmpack.cli.draw import draw_bars, glyphs_of
-from slmpack.cli.scaling_text import scale_line
 from slmpack.cli.world import World
+from slmpack.domain.answer import Answer, answers
 from slmpack.domain.choice import Choice
 from slmpack.domain.footprint import explain
 from slmpack.domain.fragmentation import slice_notes
-from slmpack.domain.interval import describe_interval
 from slmpack.domain.inventory import read_nodes
-from slmpack.domain.plan import ClusterPlan, CreatePod, DeletePod, EndPod, GpuBar, SetEngines, UsedFit
-from slmpack.domain.quantity import GIB, format_bytes
-from slmpack.domain.reasons import Reason
-from slmpack.domain.sharing import describe_share, limit_bytes
+from slmpack.domain.plan import ClusterPlan, GpuBar, UsedFit
+from slmpack.domain.plan_words import (
+    ASSUMED_INDICES,
+    NO_NODES,
+    NOT_CARRIED,
+    WHAT_IF_NOTE,
+    describe_prediction,
+    ends_of,
+    gib,
+    offers_of,
+)
+from slmpack.domain.quantity import format_bytes
+from slmpack.domain.scale_words import scale_line
 from slmpack.domain.snapshot import Demand, Key, ModelUnknown
 from slmpack.render.engine_args import plan_flags
 
-__all__ = ["offers_of", "print_decision", "print_footprint", "print_plan"]
-
-NAMED_NODES = 5
-ROLLOUTS = {Reason.ROLLING_OUT, Reason.ROLLOUT_STOPPED, Reason.ROLLOUT_BLOCKED}
-WHAT_IF_NOTE = (
-    "No nodes are given: this is what would happen with one empty, whole GPU of each kind in the catalogue (no MIG, no"
-    " MPS). Add your own with -f nodes.yaml (kubectl get nodes -o yaml) or --cluster."
-)
+__all__ = ["print_decision", "print_footprint", "print_plan"]
 
 
 def print_plan(console: Console, plan: ClusterPlan, world: World) -> None:
@@ -47,7 +47,8 @@ def print_plan(console: Console, plan: ClusterPlan, world: World) -> None:
     for note in slice_notes(read_nodes(world.snapshot.nodes, world.policy.gpus), plan.bars):
         console.print(Text(note, style="dim"))
     _print_reasons(console, given)
-    _print_ends(console, plan, world)
+    for line in ends_of(plan, world.asked):
+        console.print(Text(f"\n{line}"))
 
 
 def _print_answer(console: Console, answer: Answer, *, sources: Mapping[Key, str]) -> None:
@@ -86,11 +87,11 @@ def print_footprint(console: Console, answer: Answer, *, source: str | None) -> 
     table.add_column(overflow="fold")
     rows = explain(footprint)
     for label, size, note in rows[:-1]:
-        table.add_row(f"    {label}", _gib(size), note)
+        table.add_row(f"    {label}", gib(size), note)
     per_token = f"{plan.kv_tokens:,} tokens of {format_bytes(footprint.kv_bytes_per_token)} (exact)"
-    table.add_row("    KV cache", _gib(footprint.kv_bytes(plan.kv_tokens)), per_token)
+    table.add_row("    KV cache", gib(footprint.kv_bytes(plan.kv_tokens)), per_token)
     note = "the least that a share must hold" if plan.fit is None else f"with {plan.fit.need.max_num_seqs} sequences"
-    table.add_row("    needed", _gib(plan.needed_bytes), note, style="bold")
+    table.add_row("    needed", gib(plan.needed_bytes), note, style="bold")
     console.print(table)
     if isinstance(demand, Demand) and not isinstance(demand.model, ModelUnknown) and demand.model.weights_note:
         _warn(console, demand.model.weights_note)
@@ -104,78 +105,30 @@ def _indented(line: str) -> Padding:
     return Padding(Text(line), (0, 0, 0, 2), expand=False)
 
 
-def _gib(size: int) -> str:
-    return f"{size / GIB:.2f} GiB"
-
-
-def offers_of(answer: Answer) -> list[str]:
-    """Need against offer, once for each kind of share in the plan; running replicas keep the share they have."""
-    plan = answer.plan
-    placements = [create.placement for create in plan.creates] + [placement for placement, _ in plan.waiting]
-    shares: dict[str, list[str]] = {}
-    for placement in placements:
-        share = placement.share
-        shares.setdefault(f"{describe_share(share)} of {_gib(limit_bytes(share))}", []).append(placement.where)
-    lines = [f"{len(nodes)} x {text}, on {_names(nodes)}" for text, nodes in shares.items()]
-    running: dict[str, list[str]] = {}
-    for state in plan.states:
-        if state.counts:
-            running.setdefault(state.share, []).append(state.node or "no node yet")
-    lines += [f"{len(nodes)} x {share} running or starting, on {_names(nodes)}" for share, nodes in running.items()]
-    demand = plan.deployment.demand
-    stated = isinstance(demand, Demand) and demand.max_per_gpu is not None
-    if plan.per_gpu > 1:
-        lines.append(f"{plan.per_gpu} {'on one GPU, as maxPerGPU asks' if stated else 'fit and pay on one GPU'}")
-    return lines
-
-
 def print_decision(console: Console, used: UsedFit) -> None:
     """What pays on a GPU of a kind in use, by prediction, and why."""
     fit = used.fit
     flags = " ".join(f"{flag}={value}" for flag, value in plan_flags(fit.settings).items())
     console.print(_indented(f"on {used.product}, {used.share}: {flags}"))
     if isinstance(fit.choice, Choice):
-        console.print(_indented(f"predicted for one GPU with {_replicas(fit.choice)}: {_figures(fit.choice)}"))
+        console.print(_indented(describe_prediction(fit.choice)))
     if fit.carries is False:
-        _warn(console, "the load is more than the GPU answers within the bounds, by prediction")
+        _warn(console, NOT_CARRIED)
     for reason in fit.reasons:
         console.print(_indented(f"  {reason}"))
-
-
-def _figures(choice: Choice) -> str:
-    gpu = choice.prediction
-    return ", ".join(
-        (
-            f"{describe_interval(gpu.throughput_tok_s, unit='tokens/s')} {gpu.throughput_tok_s.basis.value}",
-            f"ITL {describe_interval(gpu.tenants[0].itl_s.scaled(1000), unit='ms')}",
-            f"{describe_interval(gpu.power_w, unit='W')} {gpu.power_w.basis.value}",
-        )
-    )
-
-
-def _replicas(choice: Choice) -> str:
-    count = choice.replicas_per_gpu
-    return f"{count} {'replica' if count == 1 else 'replicas'} of {choice.max_num_seqs} sequences"
-
-
-def _names(nodes: Sequence[str]) -> str:
-    names = sorted(set(nodes))
-    rest = f" and {len(names) - NAMED_NODES} more" if len(names) > NAMED_NODES else ""
-    return ", ".join(names[:NAMED_NODES]) + rest
 
 
 def _print_picture(console: Console, bars: Sequence[GpuBar], *, what_if: bool) -> None:
     shown = [bar for bar in bars if bar.blocks] if what_if else list(bars)
     if not bars:
-        console.print(Text("No node with a GPU is there.", style="yellow"))
+        console.print(Text(NO_NODES, style="yellow"))
     elif shown:
         console.print(draw_bars(shown, width=console.width, glyphs=glyphs_of(console)))
     if len(shown) < len(bars):
         others = f"{len(bars) - len(shown)} {'other ' if shown else ''}kinds of GPU in the catalogue stay empty"
         console.print(Text(others, style="dim"))
     if any(bar.index_basis == "assumed" for bar in shown):
-        note = "GPU indices are assumed: the kubelet picks the GPU and publishes it nowhere."
-        console.print(Text(note, style="dim"))
+        console.print(Text(ASSUMED_INDICES, style="dim"))
 
 
 def _print_reasons(console: Console, given: Sequence[Answer]) -> None:
@@ -188,22 +141,3 @@ def _print_reasons(console: Console, given: Sequence[Answer]) -> None:
             line.append(f"{problem.reason.value}: ", style="red")
             line.append(message, style="not bold")
             console.print(line)
-
-
-def _print_ends(console: Console, plan: ClusterPlan, world: World) -> None:
-    """Rollouts and the pods that would end now."""
-    for deployment in plan.deployments:
-        state = deployment.rollout.problem
-        if deployment.deployment.key in world.asked and state.reason in ROLLOUTS:
-            console.print(Text(f"\n{deployment.deployment.key}: {state.reason.value}: {state.message}"))
-    for action in plan.actions:
-        if not isinstance(action, CreatePod) and action.deployment in world.asked:
-            why = f"{action.problem.reason.value}: {action.problem.message}"
-            console.print(Text(f"\n{action.pod} would {_verb(action)} now: {why}"))
-
-
-def _verb(action: DeletePod | EndPod | SetEngines) -> str:
-    if not isinstance(action, SetEngines):
-        return "end"
-    engines = ", ".join(map(str, action.running))
-    return f"run engine {engines}" if len(action.running) == 1 else f"run engines {engines}"

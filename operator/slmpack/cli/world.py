@@ -40,7 +40,7 @@ from slmpack.domain.snapshot import Demand, Key, ModelUnknown, Policy, Snapshot
 from slmpack.ports import Loads
 from slmpack.render.names import PROFILE_LABEL
 
-__all__ = ["Bundled", "Question", "World", "observe_world"]
+__all__ = ["Bundled", "Question", "World", "measuring", "observe_world", "unreadable"]
 
 Json = dict[str, Any]
 
@@ -57,6 +57,8 @@ class Question:
     manifests: Manifests
     cluster: bool
     kubeconfig: str | None
+    context: str | None = None
+    """The kubeconfig's; None: its current one."""
     model_seconds: float
     """How long to wait for model configs from the Hub."""
     bundled_models: bool = False
@@ -101,18 +103,18 @@ async def observe_world(question: Question) -> World:
         return await _world(files, question, what_if=not nodes)
     from slmpack.adapters.kube import KubeClient  # takes half a second: files need none of it
 
-    async with await KubeClient.connect(question.kubeconfig) as client:
+    async with await KubeClient.connect(question.kubeconfig, context=question.context) as client:
         return await _world(_Overlay(client, files), question, what_if=False)
 
 
 async def _world(lister: Lister, question: Question, *, what_if: bool) -> World:
     policy = replace(load_policy(), supervisor_image=question.supervisor_image)
     arrived = asyncio.Event()
-    async with HubModels(hub_settings(), wake=arrived.set) as hub, _measuring(question) as (loads, measured):
+    async with HubModels(hub_settings(), wake=arrived.set) as hub, measuring(question.metrics) as (loads, measured):
         models = BundledFirst(hub) if question.bundled_models or not question.cluster else hub
         clock = SystemClock()
         observer = Observer(lister, scope=Scope(), models=models, engines=policy.engines, clock=clock, loads=loads)
-        with _unreadable() as warnings:
+        with unreadable() as warnings:
             await observer.refresh()
             await measured()
             snapshot = await _with_models(observer.snapshot, arrived, seconds=question.model_seconds)
@@ -135,19 +137,21 @@ async def _world(lister: Lister, question: Question, *, what_if: bool) -> World:
 
 
 @asynccontextmanager
-async def _measuring(question: Question) -> AsyncIterator[tuple[Loads | None, Callable[[], Awaitable[None]]]]:
+async def measuring(
+    settings: MetricsSettings | None,
+) -> AsyncIterator[tuple[Loads | None, Callable[[], Awaitable[None]]]]:
     """What measures, where that is asked for, and a wait for its first round."""
     came = asyncio.Event()
 
     async def first_round() -> None:
-        if question.metrics is not None:
+        if settings is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(came.wait(), timeout=(ROUND + 1) * question.metrics.timeout.total_seconds())
+                await asyncio.wait_for(came.wait(), timeout=(ROUND + 1) * settings.timeout.total_seconds())
 
-    if question.metrics is None:
+    if settings is None:
         yield None, first_round
         return
-    async with make_loads(question.metrics, wake=came.set, clock=SystemClock()) as loads:
+    async with make_loads(settings, wake=came.set, clock=SystemClock()) as loads:
         yield loads, first_round
 
 
@@ -165,7 +169,7 @@ class _Collected(logging.Handler):
 
 
 @contextmanager
-def _unreadable() -> Iterator[list[str]]:
+def unreadable() -> Iterator[list[str]]:
     """Collects the lines about unreadable objects; what the Hub answers is a reason in the plan already."""
     readers = [logging.getLogger(f"slmpack.adapters.{name}") for name in ("views", "dra_views")]
     hub, collected, silent = logging.getLogger("slmpack.adapters.hub"), _Collected(), logging.NullHandler()

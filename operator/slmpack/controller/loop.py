@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from slmpack.controller.advice import Advisor
 from slmpack.controller.execute import Execution, Executor
 from slmpack.controller.report import Reporter
-from slmpack.domain.plan import Action
+from slmpack.domain.plan import Action, ClusterPlan
 from slmpack.domain.planner import plan_cluster
-from slmpack.domain.snapshot import Policy
+from slmpack.domain.snapshot import Policy, Snapshot
 from slmpack.ports import Clock, Leadership, PortError, Telemetry, Unavailable, World
 
 __all__ = ["Pace", "Parts", "PlannerLoop", "Wake"]
@@ -86,6 +86,8 @@ class Parts:
     telemetry: Telemetry
     jitter: Callable[[], float]
     """A number from 0 to 1."""
+    see: Callable[[ClusterPlan, Snapshot], None] | None = None
+    """Is shown every plan and what it was made of, before anything is done; it must take no time."""
 
 
 class PlannerLoop:
@@ -162,6 +164,8 @@ class PlannerLoop:
             return "standby", self._pace.tick
         snapshot = replace(self._parts.world.snapshot(), refused=self._parts.executor.refused)
         plan = plan_cluster(snapshot, self._parts.policy)
+        if self._parts.see is not None:
+            self._parts.see(plan, snapshot)
         execution = await self._parts.executor.execute(plan)
         self._untold.extend(execution.done)
         if self._may_defer(execution):

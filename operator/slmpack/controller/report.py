@@ -96,6 +96,7 @@ class Reporter:
         deeds = [(views[key], action) for action in execution.done if (key := action_key(action)) in views]
         await asyncio.gather(*(self._post(view, **_of_action(action)) for view, action in deeds))
         self._telemetry.judged(verdicts)
+        self._telemetry.planned(plan)
         return next((error for error in errors if error is not None), None)
 
     def _judge(self, part: DeploymentPlan, outcomes: Sequence[Outcome], now: datetime) -> Verdict | None:

@@ -6,7 +6,7 @@ SLMDeployment: R replicas on a GPU face R / replicas of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import ceil, inf
 
@@ -46,6 +46,10 @@ class Fit:
     """Replicas of the deployment that one GPU should carry; None: no bound."""
     notes: tuple[str, ...] = ()
     """Why the profile that the spec refers to is not used, and what the figures stand for."""
+    part: Part | None = field(default=None, compare=False, repr=False)
+    """Of each replica, as decided; None while the model is unknown."""
+    ask: Ask | None = field(default=None, compare=False, repr=False)
+    """What was decided with it."""
 
     @property
     def sufficient(self) -> bool:
@@ -110,7 +114,7 @@ def fit_share(demand: Demand, need: Need, kind: Kind, policy: Policy) -> Fit | N
     row = _row(kind)[: max(1, demand.replicas)]
     found = decide_row(ask, row, policy=policy)
     pays = _pays(kind.share, found.choice, most=len(row))
-    return _fit(demand, need, found, pays=pays, notes=notes)
+    return replace(_fit(demand, need, found, pays=pays, notes=notes), ask=ask)
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -135,7 +139,8 @@ def fit_pack(demand: Demand, need: Need, whole: Exclusive, gpu: GpuModel, policy
     found = decide_at(ask, last, policy=policy) if stated else best
     cut = found.part.cut
     pays = cut.replicas if stated or cut.replicas < most else None
-    return _pack_of(cut), _fit(demand, need, found, pays=pays, notes=(*notes, *_overruled(cut, best)))
+    fit = _fit(demand, need, found, pays=pays, notes=(*notes, *_overruled(cut, best)))
+    return _pack_of(cut), replace(fit, ask=ask)
 
 
 def _overruled(cut: Cut, best: Decision) -> tuple[str, ...]:
@@ -188,6 +193,7 @@ def _fit(demand: Demand, need: Need, found: Decision, *, pays: int | None, notes
         choice=found.choice,
         pays=pays,
         notes=(*notes, *_notes(part.cut.share, demand, found.choice)),
+        part=part,
     )
 
 

@@ -49,6 +49,7 @@ def draw_bars(
                 usable_bytes=0,
                 blocks=(),
                 note=f"{refusal.reason.value}: {refusal.message}",
+                refusal=refusal.reason,
             )
             for refusal in node.refusals
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from slmpack.domain.engine_settings import EngineSettings
 from slmpack.domain.fit import Fit
 from slmpack.domain.footprint import Footprint
-from slmpack.domain.reasons import Problem
+from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.scale_decision import ScaleDecision
 from slmpack.domain.sharing import Share
 from slmpack.domain.snapshot import Demand, DeploymentView, Key, NodePins, NodeTerm, ReplicaRecord
@@ -222,6 +222,8 @@ class GpuBar:
     blocks: tuple[Block, ...]
     note: str = ""
     """Why it offers nothing, if so."""
+    refusal: Reason | None = None
+    """Of GPUs that are not offered: the reason in `note`."""
     profile: str = ""
     """Of a MIG slice; empty where the unit is a GPU, or its size is not known."""
 

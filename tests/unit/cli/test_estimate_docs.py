@@ -11,7 +11,7 @@ from tests.unit.cli.cases import slmpack
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs/estimating.md"
-EXAMPLE = re.compile(r"```\n\$ slmpack ([^\n]+)\n(.*?)```", re.DOTALL)
+EXAMPLE = re.compile(r"```console\n\$ slmpack ([^\n]+)\n(.*?)```", re.DOTALL)
 
 
 def printed(command: str) -> str:
@@ -24,7 +24,7 @@ def printed(command: str) -> str:
 
 def test_the_page_shows_what_is_printed(request: pytest.FixtureRequest) -> None:
     page = PAGE.read_text(encoding="utf-8")
-    wanted = EXAMPLE.sub(lambda found: f"```\n$ slmpack {found[1]}\n{printed(found[1])}```", page)
+    wanted = EXAMPLE.sub(lambda found: f"```console\n$ slmpack {found[1]}\n{printed(found[1])}```", page)
     if request.config.getoption("--update-golden"):
         PAGE.write_text(wanted, encoding="utf-8")
     assert len(EXAMPLE.findall(page)) == 5

@@ -145,7 +145,8 @@ def test_a_rejected_spec_says_why(tmp_path: Path) -> None:
         (("chat", "--live"), "--live and --prometheus-url go together"),
         (("chat", "--prometheus-url", "http://p:9090"), "--live and --prometheus-url go together"),
         (("chat", "--live", "--prometheus-url", "http://p:9090"), "-f explains from files; leave out --live"),
-        (("chat", "--kubeconfig", "x"), "-f explains from files; leave out --live and --kubeconfig"),
+        (("chat", "--context", "one"), "-f explains from files; leave out --live, --kubeconfig and --context"),
+        (("chat", "--kubeconfig", "x"), "-f explains from files; leave out --live, --kubeconfig"),
         (("chat", "--loads", "none"), "none: cannot be read"),
     ],
 )

@@ -168,6 +168,7 @@ def test_crd_prints_what_crds_holds() -> None:
         (("plan", "--what"), "No such option"),
         (("plan",), "no SLMDeployment is given; add one with -f"),
         (("plan", "--kubeconfig", "f"), "--kubeconfig needs --cluster"),
+        (("plan", "--context", "c"), "--context needs --cluster"),
         (("plan", "--cluster", "--kubeconfig", "/nowhere/config"), "--kubeconfig /nowhere/config: no such file"),
         (("run", "--http", "8080"), "'8080' is not HOST:PORT; write for instance 0.0.0.0:8080"),
         (("run", "--node-selector", "a b"), "is no label selector; write for instance 'pool=gpu'"),

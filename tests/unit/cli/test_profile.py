@@ -260,7 +260,7 @@ def test_the_page_s_commands_are_understood(args: list[str]) -> None:
 
 
 def test_the_page_has_commands() -> None:
-    assert len(commands()) == 6
+    assert len(commands()) == 7
 
 
 def test_the_page_explains_every_refusal_and_every_clause() -> None:

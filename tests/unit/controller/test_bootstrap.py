@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -16,9 +18,11 @@ from click.testing import CliRunner
 from slmpack import bootstrap
 from slmpack.adapters import health
 from slmpack.adapters.policy import load_policy
+from slmpack.api.crd import build_crd
 from slmpack.bootstrap import serve
 from slmpack.cli import main
 from slmpack.config import OperatorConfig
+from slmpack.devcluster.cluster import EmbeddedCluster
 from slmpack.ports import Forbidden
 
 DEAD = "http://127.0.0.1:1"
@@ -101,6 +105,33 @@ async def test_a_token_that_is_refused_is_no_reason_to_wait(tmp_path: Path, unkn
         await asyncio.wait_for(serving, 10)
 
 
+async def test_the_user_of_the_process_needs_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a container it is a number without an entry in /etc/passwd."""
+
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 65532")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    caplog.set_level("INFO")
+    async with EmbeddedCluster(crds=[build_crd()]) as cluster:
+        config = OperatorConfig(
+            kubeconfig=str(cluster.kubeconfig(tmp_path / "kubeconfig")), lease_namespace="default", port=0
+        )
+        stop = asyncio.Event()
+        serving = asyncio.create_task(serve(config, load_policy(), stop=stop))
+        while not any(record.msg == "listening on %s" for record in caplog.records):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        (url,) = [record.args[0] for record in caplog.records if record.msg == "listening on %s" and record.args]  # type: ignore[index]
+        async with aiohttp.ClientSession() as session, asyncio.timeout(60):
+            while (await session.get(f"{url}/readyz")).status != 200 and not serving.done():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        stop.set()
+        assert await asyncio.wait_for(serving, 10) == 0, caplog.text
+
+
 @pytest.mark.parametrize(("name", "identity"), [("slmpack-0", "slmpack-0"), ("", None)])
 def test_a_pods_name_is_who_holds_the_lease(name: str, identity: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[OperatorConfig] = []
@@ -151,3 +182,20 @@ def test_what_cannot_be_one_is_refused_with_one_that_can(
     assert started == []
     assert flag in output
     assert "write for instance" in " ".join(output.split())
+
+
+async def test_the_page_is_there_where_it_is_asked_for_and_says_why_there_is_no_plan(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    stop = asyncio.Event()
+    config = replace(_config(tmp_path, DEAD), page=True)
+    serving = asyncio.create_task(serve(config, load_policy(), stop=stop))
+    await asyncio.sleep(1.0)
+    (url,) = [record.args[0] for record in caplog.records if record.msg == "listening on %s" and record.args]  # type: ignore[index]
+    async with aiohttp.ClientSession() as session, session.get(str(url)) as answer:
+        assert answer.status == 200
+        text = await answer.text()
+    assert "Nothing has been planned yet." in text
+    stop.set()
+    assert await asyncio.wait_for(serving, 5) == 0

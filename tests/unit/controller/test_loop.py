@@ -131,6 +131,18 @@ async def test_no_plan_is_made_before_every_list_is_in(world: World) -> None:
     assert world.api.writes() == []
 
 
+async def test_every_plan_is_shown_with_what_it_was_made_of_and_a_standby_has_none(world: World) -> None:
+    world.apply()
+    world.leader.held = False
+    await world.loop.turn()
+    assert world.seen == []
+    world.leader.held = True
+    await world.loop.turn()
+    ((plan, snapshot),) = world.seen
+    assert [part.deployment.key.name for part in plan.deployments] == ["m"]
+    assert [view.key.name for view in snapshot.deployments] == ["m"]
+
+
 async def test_a_standby_reads_and_writes_nothing(world: World) -> None:
     world.apply()
     world.leader.held = False

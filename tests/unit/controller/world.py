@@ -20,6 +20,7 @@ from slmpack.adapters.resources import (
     Resource,
 )
 from slmpack.api.crd import build_crd
+from slmpack.api.status import NOTHING_SAID
 from slmpack.controller.execute import Executor
 from slmpack.controller.loop import Pace, Parts, PlannerLoop, Wake
 from slmpack.controller.report import Reporter
@@ -29,7 +30,8 @@ from slmpack.devcluster.store import Store
 from slmpack.devcluster.watches import Change, Patch
 from slmpack.domain.conditions import Verdict
 from slmpack.domain.pack import EngineReport, EngineState, PackReport
-from slmpack.domain.snapshot import Key, Policy
+from slmpack.domain.plan import ClusterPlan
+from slmpack.domain.snapshot import Key, Policy, Snapshot
 from slmpack.ports import PortError, Supervisor, Unavailable
 from tests.support.builders import POLICY
 from tests.support.fake_clock import FakeClock
@@ -81,6 +83,7 @@ class Leader:
 class Telemetry:
     turns: list[str] = field(default_factory=list)
     verdicts: dict[Key, Verdict] = field(default_factory=dict)
+    plan: Any = None
 
     def turn(self, result: str, *, seconds: float) -> None:
         self.turns.append(result)
@@ -90,6 +93,9 @@ class Telemetry:
 
     def judged(self, verdicts: Any) -> None:
         self.verdicts = dict(verdicts)
+
+    def planned(self, plan: Any) -> None:
+        self.plan = plan
 
 
 class Supervisors:
@@ -143,6 +149,7 @@ class World:
     def start(self, *, policy: Policy = POLICY, bundled: bool = True) -> None:
         """A new operator process, which knows nothing."""
         self.telemetry = Telemetry()
+        self.seen: list[tuple[ClusterPlan, Snapshot]] = []
         hub = HubModels(HubSettings(offline=True), wake=lambda: None, clock=self.clock)
         models = BundledFirst(hub) if bundled else hub
         self.observer = Observer(
@@ -167,6 +174,7 @@ class World:
             reporter=Reporter(cluster, **shared),
             policy=policy,
             jitter=lambda: 1.0,
+            see=lambda plan, snapshot: self.seen.append((plan, snapshot)),
             **shared,
         )
         self.wake = Wake(Pace())
@@ -210,8 +218,9 @@ class World:
             self.patch(PODS, name, {"status": status}, "status")
 
     def status(self, name: str = "m") -> dict[str, Any]:
-        status: dict[str, Any] = self.get(SLM_DEPLOYMENTS, name).get("status", {})
-        return status
+        """What the operator wrote; empty before."""
+        status: dict[str, Any] = self.get(SLM_DEPLOYMENTS, name)["status"]
+        return {} if status == NOTHING_SAID else status
 
     def events(self) -> list[str]:
         items = self.store.items(self.store.registry.parse("/apis/events.k8s.io/v1/events"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from slmpack.cli.answer import Answer
-from slmpack.cli.scaling_text import what_would_change
+from slmpack.domain.answer import Answer
 from slmpack.domain.reasons import Reason
 from slmpack.domain.scale_decision import ScaleDecision, ScaleNote
+from slmpack.domain.scale_words import what_would_change
 from slmpack.domain.snapshot import Demand, DeploymentView
 
 __all__ = ["Explanation"]

@@ -1,0 +1,46 @@
+"""Names that a shell completes from the cluster; none where that fails, as a prompt is no place to say why."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+from click.shell_completion import CompletionItem
+
+__all__ = ["deployments", "namespaces"]
+
+SECONDS = 2.0
+"""A shell that waits longer feels broken."""
+
+
+def deployments(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """SLMDeployments of the namespace that the words before name, or of kubectl's."""
+    from slmpack.adapters.connection import context_namespace
+    from slmpack.adapters.resources import SLM_DEPLOYMENTS
+
+    given = ctx.params
+    namespace = given.get("namespace") or context_namespace(given.get("kubeconfig"), given.get("context"))
+    return _names(ctx, SLM_DEPLOYMENTS.path(namespace=namespace), incomplete)
+
+
+def namespaces(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Those of the cluster, for who may list them."""
+    return _names(ctx, "/api/v1/namespaces", incomplete)
+
+
+def _names(ctx: click.Context, path: str, incomplete: str) -> list[CompletionItem[str]]:
+    from slmpack.ports import PortError
+
+    try:
+        found = asyncio.run(_list(path, ctx.params.get("kubeconfig"), ctx.params.get("context")))
+    except (PortError, TimeoutError):
+        return []
+    return [CompletionItem(name) for name in sorted(found) if name.startswith(incomplete)]
+
+
+async def _list(path: str, kubeconfig: str | None, context: str | None) -> list[str]:
+    from slmpack.adapters.kube import KubeClient
+
+    async with asyncio.timeout(SECONDS), await KubeClient.connect(kubeconfig, context=context) as client:
+        items, _ = await client.list(path)
+    return [str(item["metadata"]["name"]) for item in items]
