@@ -163,7 +163,14 @@ class _Operator:
             loads=self.loads,
         )
         self._lease = _lease(client, config, clock)
-        page = PlanPage(policy, clock=clock, trouble=lambda: self._loop.trouble) if config.page else None
+        page = None
+        if config.page:
+            page = PlanPage(
+                policy,
+                clock=clock,
+                trouble=lambda: self._loop.trouble,
+                stands_by=lambda: self._loop.stands_by,
+            )
         parts = replace(self._parts(policy, clock, telemetry), see=page.see if page is not None else None)
         self._loop = PlannerLoop(parts, wake=self._wake, pace=pace)
         self.health = HealthServer(self._loop, metrics=telemetry.text, page=page)

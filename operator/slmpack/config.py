@@ -10,10 +10,10 @@ from pathlib import Path
 from slmpack.adapters.hub import HubSettings
 from slmpack.adapters.measuring import MetricsSettings
 from slmpack.adapters.selector import Selector, parse_selector
+from slmpack.adapters.service_account import pod_namespace
 
 __all__ = ["OperatorConfig", "hub_settings"]
 
-ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 FALLBACK_NAMESPACE = "slmpack-system"
 
 
@@ -63,10 +63,7 @@ class OperatorConfig:
         """The Lease's namespace."""
         if self.lease_namespace is not None:
             return self.lease_namespace
-        try:
-            return ACCOUNT.read_text(encoding="utf-8").strip()
-        except OSError:
-            return FALLBACK_NAMESPACE
+        return pod_namespace() or FALLBACK_NAMESPACE
 
 
 def hub_settings(environ: Mapping[str, str] = os.environ) -> HubSettings:

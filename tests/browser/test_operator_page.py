@@ -38,7 +38,7 @@ class Served:
         self.url = self._do(self._server.start(host="127.0.0.1", port=0))
 
     async def _make(self) -> PlanPage:
-        return PlanPage(POLICY, clock=SystemClock(), trouble=lambda: self.patient.trouble)
+        return PlanPage(POLICY, clock=SystemClock(), trouble=lambda: self.patient.trouble, stands_by=lambda: False)
 
     def _do(self, work: Coroutine[Any, Any, Answer]) -> Answer:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)

@@ -14,54 +14,8 @@ from tests.docs.pages import ROOT
 
 __all__ = ["OTHERS", "faults"]
 
-OTHERS = frozenset(
-    {
-        ".",
-        "[",
-        "argocd",
-        "buildah",
-        "cat",
-        "cd",
-        "cosign",
-        "cp",
-        "curl",
-        "docker",
-        "echo",
-        "eval",
-        "export",
-        "flux",
-        "git",
-        "grep",
-        "head",
-        "jq",
-        "kill",
-        "ls",
-        "mkdir",
-        "mv",
-        "nvidia-smi",
-        "pip",
-        "podman",
-        "printf",
-        "pytest",
-        "python",
-        "python3",
-        "rm",
-        "sed",
-        "set",
-        "sleep",
-        "sort",
-        "source",
-        "syft",
-        "tail",
-        "tee",
-        "test",
-        "touch",
-        "uv",
-        "wait",
-        "xdg-open",
-    }
-)
-"""Programs that are not ours and that a page may use."""
+OTHERS = frozenset({"argocd", "cat", "curl", "docker", "echo", "eval", "export", "flux", "git", "grep", "jq"})
+"""Programs that are not ours and that a page uses."""
 OURS = re.compile(r"^(\S*/)?slmpack$")
 PLUGIN = re.compile(r"^(\S*/)?kubectl[-_]slm$")
 FLAG = re.compile(r"(?<![\w-])(--[a-z][a-z0-9-]*)")

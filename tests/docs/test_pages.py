@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.known import faults
+from tests.docs.known import OTHERS, faults
 from tests.docs.pages import ROOT, blocks, pages, unmarked_commands
 from tests.docs.running import counted, play
 from tests.docs.sandbox import programs
@@ -34,6 +34,11 @@ def test_every_command_is_known(page: str, helm: Path) -> None:
         for fault in faults(call, programs=programs(helm))
     ]
     assert wrong == []
+
+
+def test_no_program_is_known_that_no_page_uses() -> None:
+    found = [command for page in pages() for block in blocks(page) for command in commands(block)]
+    assert {program for command in found for program, *_ in calls(command.text)} & OTHERS == OTHERS
 
 
 @pytest.mark.parametrize("page", pages())

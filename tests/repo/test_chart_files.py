@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import slmpack
+from slmpack.adapters.metric_names import MetricNames
 from slmpack.cli import main
 from tests.support.chart_files import CHART, chart_files, documented_values
 
@@ -79,6 +80,17 @@ def test_bounds_and_defaults_are_those_of_the_flag(name: str, flag: str) -> None
     node = SCHEMA["properties"]["prometheus"]["properties"][name]
     assert (node["minimum"], node["maximum"]) == (option.type.min, option.type.max)  # type: ignore[attr-defined]
     assert VALUES["prometheus"][name] == option.default
+
+
+def test_the_port_is_that_of_the_flag() -> None:
+    (option,) = [one for one in main.commands["run"].params if "--http" in one.opts]
+    assert str(option.default).rpartition(":")[2] == str(VALUES["http"]["port"])
+
+
+def test_the_groups_of_metric_names_are_those_of_their_file() -> None:
+    assert set(SCHEMA["properties"]["prometheus"]["properties"]["metricNames"]["properties"]) == set(
+        MetricNames.model_fields
+    )
 
 
 def test_one_version() -> None:

@@ -11,7 +11,7 @@ from tests.support.go_programs import BinariesError, GoPrograms
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PROGRAMS", "BinariesError", "cache_folder", "ensure_binaries", "find_binaries"]
+__all__ = ["PROGRAMS", "BinariesError", "cache_folder", "ensure_binaries"]
 
 MODULE = Path(__file__).resolve().parents[1] / "controlplane"
 SOURCES = ("go.mod", "go.sum", "tools.go", "etcd/main.go")

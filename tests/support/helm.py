@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.go_programs import BinariesError, GoPrograms
+from tests.support.go_programs import GoPrograms, build_main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -82,23 +82,5 @@ def _major(program: Path) -> str:
     return match[1] if match else ""
 
 
-def main(args: list[str]) -> int:
-    """`build` makes sure that helm is there."""
-    if args != ["build"]:
-        sys.stderr.write("usage: python -m tests.support.helm build\n")
-        return 2
-    try:
-        ensure_helm(say=_say)
-    except BinariesError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(build_main("helm", ensure_helm))

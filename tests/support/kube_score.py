@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.go_programs import BinariesError, GoPrograms
+from tests.support.go_programs import GoPrograms, build_main
 
 __all__ = ["KUBE_SCORE", "findings"]
 
@@ -51,23 +51,5 @@ def findings(objects: Iterable[dict[str, Any]]) -> set[tuple[str, str]]:
     }
 
 
-def main(args: list[str]) -> int:
-    """`build` makes sure that the program is there."""
-    if args != ["build"]:
-        sys.stderr.write("usage: python -m tests.support.kube_score build\n")
-        return 2
-    try:
-        KUBE_SCORE.build(say=_say)
-    except BinariesError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(build_main("kube_score", KUBE_SCORE.build))

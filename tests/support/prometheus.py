@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 
 from tests.support.components import LOOPBACK, free_ports
-from tests.support.go_programs import BinariesError, GoPrograms
+from tests.support.go_programs import GoPrograms, build_main
 from tests.support.processes import ProcessFolder
 
 if TYPE_CHECKING:
@@ -231,23 +231,5 @@ def _state(thread: Path) -> str:
     return (thread / "stat").read_text().rpartition(")")[2].split()[0]
 
 
-def main(args: list[str]) -> int:
-    """`build` makes sure that the programs are there."""
-    if args != ["build"]:
-        sys.stderr.write("usage: python -m tests.support.prometheus build\n")
-        return 2
-    try:
-        ensure_prometheus(say=_say)
-    except BinariesError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(build_main("prometheus", ensure_prometheus))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from kubernetes.aio.client.configuration import Configuration
@@ -15,12 +14,12 @@ from kubernetes.aio.config import (
     load_kube_config,
 )
 
+from slmpack.adapters.service_account import pod_namespace
 from slmpack.ports import Unavailable
 
 __all__ = ["Connection", "context_namespace", "load_connection"]
 
 POOL_SIZE = 64
-ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +86,4 @@ def context_namespace(kubeconfig: str | None = None, context: str | None = None)
     chosen = current if context is None else next((it for it in contexts if it["name"] == context), None)
     if chosen is not None:
         return str(chosen["context"].get("namespace") or "default")
-    try:
-        return ACCOUNT.read_text(encoding="utf-8").strip()
-    except OSError:
-        return "default"
+    return pod_namespace() or "default"

@@ -7,14 +7,13 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Gauge
 
+from slmpack.domain.picture import BarState, bar_state
 from slmpack.domain.plan import ClusterPlan, DeploymentPlan, GpuBar
 from slmpack.domain.snapshot import Rejected
 
 __all__ = ["PackingMetrics"]
 
 OF_ONE = ("namespace", "name")
-RUNNING = frozenset({"ready", "starting"})
-STATES = frozenset({"used", "held", "free"})
 
 
 class PackingMetrics:
@@ -75,11 +74,9 @@ class PackingMetrics:
             if bar.refusal is not None:
                 self._refused.labels(bar.node, bar.refusal.value).set(1)
                 continue
-            unit = "slice" if bar.profile else "gpu"
-            state = _state(bar)
-            gpus[bar.node, bar.product, unit, state] += 1
-            for other in STATES - {state}:
-                gpus[bar.node, bar.product, unit, other] += 0  # a series from the start: none is a number, too
+            unit, now = "slice" if bar.is_slice else "gpu", bar_state(bar)
+            for state in BarState:  # each a series from the start: none is a number, too
+                gpus[bar.node, bar.product, unit, state] += state is now
             replicas.update((bar.node, block.state) for block in bar.blocks)
         for labels, count in gpus.items():
             self._gpus.labels(*labels).set(count)
@@ -95,14 +92,6 @@ class PackingMetrics:
         demand = part.deployment.demand
         if isinstance(demand, Rejected):
             return
-        own, spec = demand.scaling, demand.bounds  # as a scale decision has them
-        ttft, itl = (spec.ttft_s, spec.itl_s) if own is None else (own.ttft_s or spec.ttft_s, own.itl_s or spec.itl_s)
-        for name, bound in (("ttft", ttft), ("itl", itl)):
+        for name, bound in (("ttft", demand.kept_bounds.ttft_s), ("itl", demand.kept_bounds.itl_s)):
             if bound is not None:
                 self._bound.labels(*at, name).set(bound)
-
-
-def _state(bar: GpuBar) -> str:
-    if any(block.deployment is not None and block.state in RUNNING for block in bar.blocks):
-        return "used"
-    return "held" if bar.blocks else "free"

@@ -40,10 +40,14 @@ class _Seen:
 class PlanPage:
     """Remembers the last plan; renders it on demand."""
 
-    def __init__(self, policy: Policy, *, clock: Clock, trouble: Callable[[], str]) -> None:
+    def __init__(
+        self, policy: Policy, *, clock: Clock, trouble: Callable[[], str], stands_by: Callable[[], bool]
+    ) -> None:
+        """`trouble`: why this operator is not ready, or empty; `stands_by`: whether that is as another one leads."""
         self._policy = policy
         self._clock = clock
         self._trouble = trouble
+        self._stands_by = stands_by
         self._seen: _Seen | None = None
         self._shown: _Seen | None = None
         self._body: Body = render_body(None)
@@ -80,18 +84,18 @@ class PlanPage:
         return Frame(
             title="slmpack: the operator's last plan",
             when=when,
-            warning=_warning(self._trouble(), any_plan=shown is not None),
+            warning=_warning(self._trouble(), stands_by=self._stands_by(), any_plan=shown is not None),
             foot=FOOT,
             refresh_seconds=REFRESH_SECONDS if refreshes else None,
             other=("?refresh=no", "stop refreshing") if refreshes else ("?", f"refresh every {REFRESH_SECONDS} s"),
         )
 
 
-def _warning(trouble: str, *, any_plan: bool) -> str:
+def _warning(trouble: str, *, stands_by: bool, any_plan: bool) -> str:
     """Why the plan may not be what holds."""
     if not trouble:
         return ""
     below = " Below is the last plan that it made." if any_plan else ""
-    if trouble.startswith("standby"):
+    if stands_by:
         return f"This operator stands by and plans nothing; another one does. {trouble}.{below}"
     return f"This operator is not ready: {trouble}.{below}"

@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from slmpack.domain.reasons import Reason
-from slmpack.domain.scale_decision import ScaleDecision
+from slmpack.domain.scale_decision import FigureName, ScaleDecision
 from slmpack.domain.snapshot import Key
 
-__all__ = ["ScaleMetrics"]
+__all__ = ["COUNTED", "ScaleMetrics"]
 
 OF_ONE = ("namespace", "name")
 FIGURES = {
-    "demand": (
+    FigureName.DEMAND: (
         "slmpack_demand_requests_per_second",
         "Requests a second that must be carried: what comes, what waits, and peaks that a start would be too late for.",
     ),
-    "demandToKeep": (
+    FigureName.DEMAND_TO_KEEP: (
         "slmpack_demand_to_keep_requests_per_second",
         "Requests a second that fewer replicas must carry before any ends.",
     ),
-    "capacity": (
+    FigureName.CAPACITY: (
         "slmpack_capacity_requests_per_second",
         "Requests a second that the present replicas carry within their bounds, by prediction.",
     ),
-    "start": ("slmpack_start_seconds", "How long a start takes: the median of those measured, else assumed."),
+    FigureName.START: ("slmpack_start_seconds", "How long a start takes: the median of those measured, else assumed."),
 }
 """Metric and help of each figure of a decision that is told."""
 COUNTED = (

@@ -106,7 +106,7 @@ def _draw_bar(bar: GpuBar, *, width: int, glyphs: Glyphs, look: _Look) -> list[R
     beside = width - INDENT - cell_len(head) - cell_len(size) - 4
     lines: list[RenderableType] = []
     # a slice holds one replica: its bar fits beside its name
-    if bar.index is None and beside >= SHORTEST_BAR:
+    if bar.is_slice and beside >= SHORTEST_BAR:
         cells = min(beside, LONGEST_SLICE)
         line = _line(bar, cells=cells, glyphs=glyphs, look=look)
         lines.append(_indented(Text.assemble((f"{head}  ", "dim"), line, (f"  {size}", "dim"))))
@@ -126,8 +126,8 @@ def _indented(text: Text) -> Padding:
 
 
 def _unit(bar: GpuBar) -> str:
-    if bar.index is None:
-        return f"slice {bar.profile or bar.resource.removeprefix('nvidia.com/mig-')}"
+    if bar.is_slice:
+        return f"slice {bar.profile}"
     return f"GPU {bar.index}" + (f" ({bar.index_basis})" if bar.index_basis else "")
 
 

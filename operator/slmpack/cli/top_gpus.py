@@ -61,7 +61,7 @@ def _together(bars: Iterable[GpuBar]) -> Iterable[list[GpuBar]]:
 
 
 def _is_free_slice(bar: GpuBar) -> bool:
-    return bool(bar.profile) and not bar.blocks
+    return bar.is_slice and not bar.blocks
 
 
 def _kind(bar: GpuBar) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from typing import Any
 from slmpack.api.parse import parse_metadata, parse_status
 from slmpack.api.status import PlacementStatus, SLMDeploymentStatus
 from slmpack.domain.load import GpuReading, LoadSample
+from slmpack.domain.scale_decision import FigureName
 from slmpack.domain.sharing import kind_of
 from slmpack.domain.snapshot import Key
 
@@ -101,12 +102,12 @@ def make_row(raw: Raw, *, loads: Mapping[Key, LoadSample], gpus: Iterable[GpuRea
         wanted=status.desired_replicas,
         gpus=_gpus(status),
         sharing=status.share or "",
-        arriving_s=told.get("arrivals") if sample is None else sample.arrivals_s,
-        capacity_s=told.get("capacity"),
+        arriving_s=told.get(FigureName.ARRIVALS) if sample is None else sample.arrivals_s,
+        capacity_s=told.get(FigureName.CAPACITY),
         tokens_s=None if sample is None else sample.generation_tok_s,
-        itl_s=told.get("itl") if sample is None else sample.itl_s,
-        ttft_s=told.get("ttftP95") if sample is None else sample.ttft_s,
-        kv_usage=told.get("kvUsage") if sample is None else sample.kv_usage,
+        itl_s=told.get(FigureName.ITL) if sample is None else sample.itl_s,
+        ttft_s=told.get(FigureName.TTFT_P95) if sample is None else sample.ttft_s,
+        kv_usage=told.get(FigureName.KV_USAGE) if sample is None else sample.kv_usage,
         power=_measured(key, status.placements, tuple(gpus)) or _estimated(status),
         reason=ready.reason if ready is not None else status.reason or "",
         message="" if ready is None else ready.message,

@@ -113,11 +113,16 @@ class PlannerLoop:
         return self._parts.clock.monotonic() - self._last_turn
 
     @property
+    def stands_by(self) -> bool:
+        """Whether another operator leads."""
+        return not self._obstacle and not self._parts.leadership.held
+
+    @property
     def trouble(self) -> str:
         """Why the operator is not ready; empty if it is."""
         if self._obstacle:
             return self._obstacle
-        if not self._parts.leadership.held:
+        if self.stands_by:
             return f"standby: {self._parts.leadership.holder}"
         return self._trouble
 

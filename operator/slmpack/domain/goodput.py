@@ -9,7 +9,7 @@ from slmpack.domain.capacity import Carried, Mix, Stack, carried, latency_at, ro
 from slmpack.domain.load import LoadSample
 from slmpack.domain.performance import Unpredictable
 from slmpack.domain.question import ChoicePolicy
-from slmpack.domain.scale_decision import Figure
+from slmpack.domain.scale_decision import Figure, FigureName
 from slmpack.domain.scale_policy import ScalePolicy
 from slmpack.domain.stacks import Layout
 from slmpack.domain.workload import Bounds
@@ -104,7 +104,7 @@ def correct(layout: Layout, sample: LoadSample, modelled: Goodput) -> Correction
         ratio = 1.0 - (1.0 - ratio) * min(1.0, batch / each.most)
     factor = rounded(ratio, policy.mix_step)
     figures = (
-        Figure(name="itl", value=sample.itl_s, unit="s"),
+        Figure(name=FigureName.ITL, value=sample.itl_s, unit="s"),
         Figure(name="modelledItl", value=expected, unit="s", basis="modelled"),
         Figure(name="correction", value=factor, unit="", basis="calibrated"),
     )

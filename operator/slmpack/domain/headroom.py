@@ -11,7 +11,7 @@ from math import isfinite
 from statistics import median
 
 from slmpack.domain.load import RECENT, SHORT, LoadSample
-from slmpack.domain.scale_decision import Figure
+from slmpack.domain.scale_decision import Figure, FigureName
 from slmpack.domain.scale_policy import ScalePolicy
 from slmpack.domain.snapshot import PodView
 
@@ -110,7 +110,7 @@ def _known(value: float | None) -> float:
 
 
 def _figures(sample: LoadSample, *, now: float, late: float) -> tuple[Figure, ...]:
-    figures = [Figure(name="arrivals", value=now, unit="requests/s")]
+    figures = [Figure(name=FigureName.ARRIVALS, value=now, unit="requests/s")]
     for name, value in (
         ("arrivalsNow", sample.arrivals_now_s),
         ("arrivalsPeak", sample.arrivals_peak_s),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from enum import StrEnum
 from typing import assert_never
 
-from slmpack.domain.dra import is_claimed
-from slmpack.domain.inventory import GpuNode, Offer, where
+from slmpack.domain.dra import MIG_CLASS, is_claimed
+from slmpack.domain.inventory import MIG_PREFIX, GpuNode, Offer, where
 from slmpack.domain.plan import Block, DeploymentPlan, GpuBar, Placement
 from slmpack.domain.sharing import (
     DraClaim,
@@ -23,7 +24,26 @@ from slmpack.domain.sharing import (
 )
 from slmpack.domain.snapshot import PodView
 
-__all__ = ["draw_bars"]
+__all__ = ["BarState", "bar_state", "draw_bars"]
+
+_RUNNING = frozenset({"ready", "starting"})
+
+
+class BarState(StrEnum):
+    """What a GPU or slice is to us now."""
+
+    USED = "used"
+    """A replica runs or starts on it."""
+    HELD = "held"
+    """By others, by what ends, or for what starts later."""
+    FREE = "free"
+
+
+def bar_state(bar: GpuBar) -> BarState:
+    """By its blocks; not for GPUs that are not offered."""
+    if any(block.deployment is not None and block.state in _RUNNING for block in bar.blocks):
+        return BarState.USED
+    return BarState.HELD if bar.blocks else BarState.FREE
 
 
 def draw_bars(
@@ -166,9 +186,18 @@ def _withdrawn(node: GpuNode, pods: Sequence[PodView], ending: Collection[str]) 
             usable_bytes=0,
             blocks=tuple(blocks),
             note="in use, but not offered",
+            profile=_profile(resource),
         )
         for resource, blocks in sorted(held.items())
     ]
+
+
+def _profile(resource: str) -> str:
+    """Of the slice that a resource's name tells of; empty for GPUs."""
+    for prefix in (MIG_PREFIX, f"{MIG_CLASS}/"):
+        if resource.startswith(prefix):
+            return resource.removeprefix(prefix)
+    return ""
 
 
 def _pod_state(pod: PodView, ending: Collection[str]) -> str:

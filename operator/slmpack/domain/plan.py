@@ -225,7 +225,12 @@ class GpuBar:
     refusal: Reason | None = None
     """Of GPUs that are not offered: the reason in `note`."""
     profile: str = ""
-    """Of a MIG slice; empty where the unit is a GPU, or its size is not known."""
+    """Of a MIG slice; empty where the unit is a GPU."""
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether it is a part of a GPU only."""
+        return bool(self.profile)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

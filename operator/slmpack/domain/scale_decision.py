@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Final
 
 from slmpack.domain.interval import Interval
 from slmpack.domain.reasons import Reason
 
-__all__ = ["Figure", "Pacing", "ScaleDecision", "ScaleNote", "ScaleState", "ScalingSpec"]
+__all__ = ["Figure", "FigureName", "Pacing", "ScaleDecision", "ScaleNote", "ScaleState", "ScalingSpec"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +60,25 @@ class ScaleState:
     """Median of the measured starts, seconds; None: none was measured."""
 
 
+class FigureName:
+    """Of the figures that are looked up by name. They are in status, so that a new one is a change of the API."""
+
+    ARRIVALS: Final = "arrivals"
+    CAPACITY: Final = "capacity"
+    DEMAND: Final = "demand"
+    DEMAND_TO_KEEP: Final = "demandToKeep"
+    ITL: Final = "itl"
+    KV_USAGE: Final = "kvUsage"
+    START: Final = "start"
+    TTFT_P95: Final = "ttftP95"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """A number that led to a decision."""
 
     name: str
-    """For machines, camelCase: demand, capacity, waiting."""
+    """For machines, camelCase: a FigureName, or another such as waiting."""
     value: float
     unit: str
     """requests/s, tokens/s, s, W, replicas, or empty for a part of one."""

@@ -64,8 +64,10 @@ def _settling(state: ScaleState, scaling: ScalingSpec, late: float, policy: Scal
 
 
 def _learned(state: ScaleState, now: datetime, policy: ScalePolicy) -> float | None:
-    """The wait before the next end, at a rise: long if it takes an end back, else shorter than before."""
-    if state.changed is not None and not state.went_up and now - state.changed <= timedelta(seconds=policy.regret_s):
+    """The wait before the next end, at a rise: long if it takes an end back, shorter after an end that lasted."""
+    if state.changed is None or state.went_up:
+        return state.hold_s
+    if now - state.changed <= timedelta(seconds=policy.regret_s):
         return policy.hold_s
     after = round((state.hold_s or 0.0) / policy.patience)
     return float(after) if after >= policy.least_hold_s else None

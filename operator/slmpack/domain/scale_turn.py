@@ -9,7 +9,7 @@ from datetime import datetime
 from slmpack.domain.headroom import Start
 from slmpack.domain.interval import Interval
 from slmpack.domain.reasons import Reason
-from slmpack.domain.scale_decision import Figure, ScaleDecision, ScaleState, ScalingSpec
+from slmpack.domain.scale_decision import Figure, FigureName, ScaleDecision, ScaleState, ScalingSpec
 from slmpack.domain.scale_sight import Sight
 from slmpack.domain.snapshot import Demand, Policy
 
@@ -83,8 +83,8 @@ class Turn:
                     ("running", sample.running, ""),
                     ("waiting", sample.waiting, ""),
                     ("gatewayWaiting", sample.gateway_waiting, ""),
-                    ("kvUsage", sample.kv_usage, ""),
-                    ("ttftP95", sample.ttft_s, "s"),
+                    (FigureName.KV_USAGE, sample.kv_usage, ""),
+                    (FigureName.TTFT_P95, sample.ttft_s, "s"),
                     ("itlP95", sample.itl_p95_s, "s"),
                 )
                 if value is not None
@@ -92,7 +92,7 @@ class Turn:
         )
         return (
             *measured,
-            Figure(name="start", value=self.start.seconds, unit="s", basis=self.start.basis),
+            Figure(name=FigureName.START, value=self.start.seconds, unit="s", basis=self.start.basis),
             Figure(name="ready", value=float(self.ready), unit="replicas"),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from slmpack.domain.reasons import Reason
-from slmpack.domain.scale_decision import Figure, ScaleDecision, ScalingSpec
+from slmpack.domain.scale_decision import Figure, FigureName, ScaleDecision, ScalingSpec
 
 __all__ = ["figure_rows", "replicas", "scale_line", "what_would_change"]
 
@@ -49,7 +49,8 @@ def what_would_change(
     given = tuple(dict.fromkeys(reasons))
     known = {it.name: it.value for it in figures if Reason.METRICS_UNKNOWN not in given}
     lines = [_HINTS[reason] for reason in given if reason in _HINTS]
-    demand, capacity, keep = known.get("demand"), known.get("capacity"), known.get("demandToKeep")
+    demand, capacity = known.get(FigureName.DEMAND), known.get(FigureName.CAPACITY)
+    keep = known.get(FigureName.DEMAND_TO_KEEP)
     if demand is not None and capacity is not None and demand <= capacity and 0 < desired < scaling.most:
         lines.append(f"more replicas: demand over about {_value(capacity)} requests/s; it is {_value(demand)}")
     if keep is not None and desired > max(1, scaling.least):

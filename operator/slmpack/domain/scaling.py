@@ -17,7 +17,7 @@ from slmpack.domain.inventory import GpuNode
 from slmpack.domain.load import PEAK, SHORT, LoadSample
 from slmpack.domain.performance import Unpredictable
 from slmpack.domain.reasons import Reason
-from slmpack.domain.scale_decision import Figure, ScaleDecision, ScaleState, ScalingSpec
+from slmpack.domain.scale_decision import Figure, FigureName, ScaleDecision, ScaleState, ScalingSpec
 from slmpack.domain.scale_pace import Paced, pace
 from slmpack.domain.scale_policy import ScalePolicy
 from slmpack.domain.scale_sight import Sight, see
@@ -150,7 +150,7 @@ def _decide(turn: Turn, layout: Layout, sample: LoadSample, snapshot: Snapshot, 
     demand, policy = turn.demand, turn.policy.scale
     mix, basis = mix_of(sample, demand.workload, policy)
     load = read_load(sample, turn.start, policy, young=turn.young)
-    bounds = _tightened(_bounds(turn), policy.bound_part)
+    bounds = _tightened(demand.kept_bounds, policy.bound_part)
     modelled = Goodput(mix=mix, bounds=bounds, correction=Correction(), choice=turn.policy.choice, policy=policy)
     correction = correct(layout.ready, sample, modelled) if turn.sight.known and not turn.young else Correction()
     goodput = modelled.corrected(correction)
@@ -187,12 +187,6 @@ def _decide(turn: Turn, layout: Layout, sample: LoadSample, snapshot: Snapshot, 
     return found.settle(_alarm(turn, sample, wish, load))
 
 
-def _bounds(turn: Turn) -> Bounds:
-    """Of scaling, else of the spec."""
-    own, spec = turn.scaling, turn.demand.bounds
-    return Bounds(ttft_s=own.ttft_s or spec.ttft_s, itl_s=own.itl_s or spec.itl_s)
-
-
 def _tightened(bounds: Bounds, part: float) -> Bounds:
     return Bounds(
         ttft_s=None if bounds.ttft_s is None else bounds.ttft_s * part,
@@ -206,7 +200,7 @@ def _alarm(turn: Turn, sample: LoadSample, wish: Wish, load: Load) -> str:
     It counts once the last change shows, and only under a load that may be the cause: more replicas on a GPU slow each
     other, so that an alarm that they cause themselves must not call for more.
     """
-    policy, bounds = turn.policy.scale, _bounds(turn)
+    policy, bounds = turn.policy.scale, turn.demand.kept_bounds
     settled = turn.state.changed is None or turn.now - turn.state.changed >= SHORT + timedelta(
         seconds=turn.start.seconds
     )
@@ -382,9 +376,9 @@ def _figures(  # noqa: PLR0913, PLR0917 - one list
     wish: Wish, load: Load, layout: Layout, input_tokens: int, output_tokens: int, basis: str
 ) -> tuple[Figure, ...]:
     return (
-        Figure(name="demand", value=load.up, unit="requests/s", basis="measured"),
-        Figure(name="demandToKeep", value=load.keep, unit="requests/s", basis="measured"),
-        Figure(name="capacity", value=wish.capacity_s, unit="requests/s", basis="modelled"),
+        Figure(name=FigureName.DEMAND, value=load.up, unit="requests/s", basis="measured"),
+        Figure(name=FigureName.DEMAND_TO_KEEP, value=load.keep, unit="requests/s", basis="measured"),
+        Figure(name=FigureName.CAPACITY, value=wish.capacity_s, unit="requests/s", basis="modelled"),
         Figure(name="gpus", value=float(layout.held), unit="", basis="assumed"),
         Figure(name="inputTokens", value=float(input_tokens), unit="tokens", basis=basis),
         Figure(name="outputTokens", value=float(output_tokens), unit="tokens", basis=basis),

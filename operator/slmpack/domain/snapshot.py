@@ -268,6 +268,14 @@ class Demand:
     template: Mapping[str, object] = field(default_factory=dict, hash=False)
     """The spec as the user wrote it (camelCase JSON)."""
 
+    @property
+    def kept_bounds(self) -> Bounds:
+        """Those of `scaling`, each else of `bounds`."""
+        own = self.scaling
+        if own is None:
+            return self.bounds
+        return Bounds(ttft_s=own.ttft_s or self.bounds.ttft_s, itl_s=own.itl_s or self.bounds.itl_s)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:

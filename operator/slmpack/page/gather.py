@@ -42,7 +42,7 @@ def gather_sheet(  # noqa: PLR0913 - the plan, its world, and who asks
     given = answers(plan, asked=keys)
     colours = {part.deployment.key: number for number, part in enumerate(plan.deployments)}
     nodes = gather_nodes(plan, snapshot, policy, colours=colours)
-    shown = tuple(node for node in nodes if node.units_used) if what_if else nodes
+    shown = tuple(node for node in nodes if node.used_bytes) if what_if else nodes
     drawn = _first(shown)
     alone = len({answer.plan.deployment.key.namespace for answer in given}) <= 1
     told = tuple(
@@ -109,6 +109,7 @@ def _totals(given: Sequence[Answer], nodes: Sequence[values.Node]) -> tuple[valu
     placed, wanted = sum(answer.placed for answer in given), sum(answer.wanted or 0 for answer in given)
     unplaced = sum(answer.unplaced for answer in given)
     units, used = sum(node.units for node in nodes), sum(node.units_used for node in nodes)
+    kept = sum(node.units_held for node in nodes)
     held, usable = sum(node.used_bytes for node in nodes), sum(node.usable_bytes for node in nodes)
     rows = [
         values.Fact(
@@ -116,7 +117,7 @@ def _totals(given: Sequence[Answer], nodes: Sequence[values.Node]) -> tuple[valu
             value=f"{placed} of {wanted}",
             note=f"{unplaced} without a place" if unplaced else "",
         ),
-        values.Fact(name="GPUs and slices in use", value=f"{used} of {units}"),
+        values.Fact(name="GPUs and slices in use", value=f"{used} of {units}", note=f"{kept} held" if kept else ""),
         values.Fact(name="Memory held", value=f"{format_bytes(held)} of {format_bytes(usable)}"),
     ]
     power = total([node.power_w for node in nodes if node.power_w is not None])
@@ -147,7 +148,7 @@ def _notes(
     notes = []
     if what_if:
         notes.append(WHAT_IF_NOTE)
-        others = len(nodes) - sum(bool(node.units_used) for node in nodes)
+        others = len(nodes) - sum(bool(node.used_bytes) for node in nodes)
         notes.append(f"{others} {'other ' if drawn else ''}kinds of GPU in the catalogue stay empty")
     if not nodes:
         notes.append(NO_NODES)

@@ -21,7 +21,6 @@ from slmpack.domain.scale_words import figure_rows, scale_line
 from slmpack.domain.snapshot import Demand, Key, ModelUnknown
 from slmpack.page import values
 from slmpack.page.fits import least_amounts
-from slmpack.page.gather_nodes import is_failing
 from slmpack.render.engine_args import plan_flags
 
 __all__ = ["gather_deployment"]
@@ -148,7 +147,6 @@ def _replicas(plan: DeploymentPlan) -> tuple[values.Replica, ...]:
             name=replica_name(state),
             node=state.node or "no node yet",
             share=state.share,
-            state="failing" if is_failing(state) else "ready" if state.ready else "starting",
             words="Ready" if state.problem is None else f"{state.problem.reason.value}: {state.problem.message}",
             memory="" if state.device_bytes is None else f"{format_bytes(state.device_bytes)} measured",
         )
@@ -159,7 +157,6 @@ def _replicas(plan: DeploymentPlan) -> tuple[values.Replica, ...]:
             name=create.name,
             node=create.placement.where,
             share=create.record.share,
-            state="planned",
             words="starts now",
             memory="",
         )
@@ -170,7 +167,6 @@ def _replicas(plan: DeploymentPlan) -> tuple[values.Replica, ...]:
             name="(next)",
             node=placement.where,
             share="",
-            state="waiting",
             words=f"{problem.reason.value}: {problem.message}",
             memory="",
         )

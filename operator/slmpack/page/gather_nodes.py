@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 from slmpack.domain.fragmentation import slice_notes
 from slmpack.domain.inventory import GpuNode, Offer, read_nodes
+from slmpack.domain.picture import BarState, bar_state
 from slmpack.domain.plan import Block, ClusterPlan, GpuBar, ReplicaState
 from slmpack.domain.plan_words import MEANING
 from slmpack.domain.quantity import MIB, format_bytes
@@ -81,6 +83,7 @@ def _node(  # noqa: PLR0913 - all that is known of it
     flags = _flags(node)
     offers = {offer.resource: offer for offer in node.offers}
     drawn = [(_bar(bar, offers.get(bar.resource), node, look, flags), bar) for bar in bars if not bar.refusal]
+    states = Counter(bar_state(bar) for _, bar in drawn)
     watts = [bar.power_w for bar, _ in drawn if bar.power_w is not None]
     notes = [bar.note for bar in bars if bar.note] + list(slice_notes([node], plan.bars))
     return values.Node(
@@ -90,7 +93,8 @@ def _node(  # noqa: PLR0913 - all that is known of it
         bars=tuple(_grouped([bar for bar, _ in drawn])),
         notes=tuple(dict.fromkeys(notes)),
         units=len(drawn),
-        units_used=sum(bool(bar.blocks) for bar, _ in drawn),
+        units_used=states[BarState.USED],
+        units_held=states[BarState.HELD],
         replicas=sum(
             b.deployment is not None and b.state not in {"idle", "ending"} for _, bar in drawn for b in bar.blocks
         ),
@@ -124,7 +128,7 @@ def _bar(bar: GpuBar, offer: Offer | None, node: GpuNode, look: _Look, flags: tu
     return values.Bar(
         unit=_unit(bar),
         assumed=bar.index_basis is not None,
-        is_slice=bar.index is None,
+        is_slice=bar.is_slice,
         count=1,
         usable_bytes=bar.usable_bytes,
         used_bytes=used,
@@ -139,7 +143,7 @@ def _bar(bar: GpuBar, offer: Offer | None, node: GpuNode, look: _Look, flags: tu
 
 def _unit(bar: GpuBar) -> str:
     if bar.index is None:
-        return bar.profile or bar.resource.removeprefix("nvidia.com/mig-")
+        return bar.profile or bar.resource
     return f"GPU {bar.index}"
 
 

@@ -97,7 +97,8 @@ def _sums(node: Node) -> list[str]:
     what = "slices" if all(bar.is_slice for bar in node.bars) else "GPUs"
     words = []
     if node.units:
-        words.append(f"{node.units_used} of {node.units} {what} in use")
+        held = f", {node.units_held} held" if node.units_held else ""
+        words.append(f"{node.units_used} of {node.units} {what} in use{held}")
         words.append(_count(node.replicas, "replica"))
         words.append(f"{format_bytes(node.used_bytes)} of {format_bytes(node.usable_bytes)}")
     if node.power_w is not None:

@@ -108,6 +108,9 @@ class Node:
     units: int
     """GPUs and slices."""
     units_used: int
+    """On which replicas run or start."""
+    units_held: int
+    """By others, by what ends, or for what starts later."""
     replicas: int
     """Engines that run, start or have room."""
     usable_bytes: int
@@ -168,9 +171,8 @@ class Replica:
     name: str
     node: str
     share: str
-    state: str
-    """Of the block, or ready, starting or failing."""
     words: str
+    """How it is."""
     memory: str
 
 

@@ -24,6 +24,7 @@ class Patient:
 
     age_seconds = 1.0
     trouble = ""
+    stands_by = False
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def patient() -> Patient:
 
 @pytest.fixture
 def page(clock: FakeClock, patient: Patient) -> PlanPage:
-    return PlanPage(POLICY, clock=clock, trouble=lambda: patient.trouble)
+    return PlanPage(POLICY, clock=clock, trouble=lambda: patient.trouble, stands_by=lambda: patient.stands_by)
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ async def test_it_refreshes_unless_told_not_to(page: PlanPage) -> None:
 
 
 async def test_a_standby_says_so(page: PlanPage, patient: Patient) -> None:
-    patient.trouble = "standby: held by other-0"
+    patient.trouble, patient.stands_by = "standby: held by other-0", True
     html = await _html(page)
     assert "This operator stands by and plans nothing; another one does. standby: held by other-0." in html
     assert "Below is the last plan" not in html
@@ -90,9 +91,9 @@ async def test_a_standby_says_so(page: PlanPage, patient: Patient) -> None:
 
 async def test_an_operator_in_trouble_says_so(page: PlanPage, patient: Patient) -> None:
     page.see(*_world())
-    patient.trouble = "the last 3 turns failed: <no answer>"
+    patient.trouble = "standby disks failed: <no answer>"
     html = await _html(page)
-    assert "This operator is not ready: the last 3 turns failed: &lt;no answer&gt;." in html
+    assert "This operator is not ready: standby disks failed: &lt;no answer&gt;." in html
     patient.trouble = ""
     assert "not ready" not in await _html(page)
 

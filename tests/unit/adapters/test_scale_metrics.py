@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from inspect import getsource
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from slmpack.adapters.scale_metrics import ScaleMetrics
+from slmpack.adapters.scale_metrics import COUNTED, ScaleMetrics
+from slmpack.domain import scale_turn, scaling
 from slmpack.domain.interval import Basis, Interval
 from slmpack.domain.reasons import Reason
 from slmpack.domain.scale_decision import Figure, ScaleDecision, ScaleState
@@ -37,6 +40,11 @@ class Scene:
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, {"namespace": "llm", "name": "chat", **labels})
+
+
+def test_the_counters_that_begin_at_0_are_those_of_every_reason_that_a_decision_gives() -> None:
+    told = {name for module in (scaling, scale_turn) for name in re.findall(r"Reason\.([A-Z_]+)", getsource(module))}
+    assert {reason.name for reason in COUNTED} == told
 
 
 def test_the_present_decision_is_shown() -> None:

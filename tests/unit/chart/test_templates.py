@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from slmpack import __version__
 from slmpack.api.crd import build_crd
 from slmpack.domain.pack import CONTROL_PORT, MOST_ENGINES
 from slmpack.render.names import NAME_LABEL, common_labels
@@ -61,7 +62,7 @@ def test_the_pod_has_no_label_that_changes_with_the_chart_alone() -> None:
 @pytest.mark.parametrize(
     ("image", "expected"),
     [
-        ({}, f"{IMAGE}:0.1.0"),
+        ({}, f"{IMAGE}:{__version__}"),
         ({"tag": "v9"}, f"{IMAGE}:v9"),
         ({"tag": "v9", "digest": f"sha256:{'b' * 64}"}, f"{IMAGE}@sha256:{'b' * 64}"),
     ],

@@ -30,7 +30,7 @@ def a_bar(*blocks: Block, usable: int = 80 * GIB, index: int | None = 0, note: s
     resource = "nvidia.com/mig-1g.10gb" if index is None else "nvidia.com/gpu"
     return GpuBar(
         node="node-1", resource=resource, index=index, index_basis=basis, product="NVIDIA-H100-80GB-HBM3",
-        usable_bytes=usable, blocks=blocks, note=note,
+        usable_bytes=usable, blocks=blocks, note=note, profile="1g.10gb" if index is None else "",
     )  # fmt: skip
 
 

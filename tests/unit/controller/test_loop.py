@@ -121,7 +121,7 @@ async def test_a_failed_turn_backs_off_and_says_so(world: World) -> None:
     assert pauses == [0.5, 1, 2, 4, 8, 15, 15, 15]
     assert "8 turns failed: down" in world.loop.trouble
     await world.loop.turn()
-    assert world.loop.trouble == ""
+    assert (world.loop.trouble, world.loop.stands_by) == ("", False)
 
 
 async def test_no_plan_is_made_before_every_list_is_in(world: World) -> None:
@@ -148,7 +148,9 @@ async def test_a_standby_reads_and_writes_nothing(world: World) -> None:
     world.leader.held = False
     await world.loop.turn()
     assert world.api.writes() == []
-    assert world.loop.trouble == "standby: held by another"
+    assert (world.loop.trouble, world.loop.stands_by) == ("standby: held by another", True)
+    world.loop.put_off("no answer")
+    assert (world.loop.trouble, world.loop.stands_by) == ("not started yet: no answer", False), "nobody knows yet"
     assert world.telemetry.turns == ["standby"]
     world.leader.held = True
     await world.loop.turn()

@@ -197,4 +197,4 @@ def test_a_device_that_is_offered_no_more_while_a_replica_holds_it_is_shown() ->
     found = plan(a_snapshot(deployments=(deployment,), nodes=(broken,), pods=(a_pod(made, ready=True),)))
     assert found.actions == ()
     held = [bar for bar in found.bars if bar.resource == "mig.nvidia.com/1g.10gb"]
-    assert [bar.note for bar in held] == ["in use, but not offered"]
+    assert [(bar.note, bar.profile, bar.is_slice) for bar in held] == [("in use, but not offered", "1g.10gb", True)]

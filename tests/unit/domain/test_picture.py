@@ -6,6 +6,9 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from slmpack.domain.picture import BarState, bar_state
 from slmpack.domain.plan import Block, ClusterPlan, GpuBar
 from slmpack.domain.quantity import MIB
 from slmpack.domain.snapshot import Key
@@ -106,11 +109,44 @@ def test_a_node_that_offers_nothing_says_why_and_still_shows_its_pods() -> None:
         ["other/s", "other/s"],
         "in use, but not offered",
     )
+    assert not held.is_slice
     assert (note.resource, note.blocks, note.product) == ("", (), L4)
     assert note.note.startswith("TimeSliced: node n: ")
     (create,) = creates(world(whole_node("n"), replicas=1))
     (held, _) = world(whole_node("n", gpus=0), replicas=1, pods=(a_pod(create, ready=True),)).bars
     assert held.blocks == (Block(label="llm/qwen-0", deployment=QWEN, share="Exclusive", used_bytes=0, state="ready"),)
+
+
+def test_a_slice_that_is_offered_no_more_is_still_a_slice() -> None:
+    pod = a_stranger("s", "n", resource="nvidia.com/mig-1g.5gb")
+    bars = world(whole_node("n"), replicas=0, pods=(pod,)).bars
+    assert [(bar.profile, bar.is_slice) for bar in bars] == [("", False), ("1g.5gb", True)]
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ((), BarState.FREE),
+        (("ready",), BarState.USED),
+        (("foreign", "starting"), BarState.USED),
+        (("foreign",), BarState.HELD),
+        (("ending", "planned", "waiting", "idle"), BarState.HELD),
+    ],
+)
+def test_a_bar_is_used_where_a_replica_runs_or_starts(states: tuple[str, ...], expected: BarState) -> None:
+    (bar,) = world(whole_node("n"), replicas=0).bars
+    owners = [None if state == "foreign" else QWEN for state in states]
+    blocks = tuple(
+        Block(label="b", deployment=owner, share="", used_bytes=1, state=state)
+        for owner, state in zip(owners, states, strict=True)
+    )
+    assert bar_state(replace(bar, blocks=blocks)) is expected
+
+
+def test_a_strangers_pod_that_is_ready_is_no_replica_of_ours() -> None:
+    (bar,) = world(whole_node("n"), replicas=0).bars
+    block = Block(label="b", deployment=None, share="", used_bytes=1, state="ready")
+    assert bar_state(replace(bar, blocks=(block,))) is BarState.HELD
 
 
 def test_every_pod_and_every_planned_replica_appears_once() -> None:

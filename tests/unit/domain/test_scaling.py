@@ -334,6 +334,8 @@ def test_an_end_that_was_regretted_teaches_patience() -> None:
     assert waits.with_state(4, start_s=2.0).decide().desired == 2, "a mistake costs little with fast starts"
     late = ended.with_state(2, changed=NOW - timedelta(hours=7), hold_s=learned).under(1.5 * room).decide()
     assert late.state.hold_s == learned / 2, "an end that outlasted six hours was no mistake"
+    more = ended.with_state(2, changed=NOW - timedelta(hours=7), went_up=True, hold_s=learned)
+    assert more.under(1.5 * room).decide().state.hold_s == learned, "a rise after a rise says nothing of ends"
     forgotten = ended.with_state(2, changed=NOW - timedelta(hours=7), hold_s=4000.0).under(1.5 * room).decide()
     assert forgotten.state.hold_s is None
 

@@ -6,7 +6,7 @@ from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 
-from slmpack.domain.scale_decision import ScaleDecision
+from slmpack.domain.scale_decision import FigureName, ScaleDecision
 from slmpack.domain.scale_policy import ScalePolicy
 from tests.support.scaling import scaled
 
@@ -36,6 +36,13 @@ def block(decision: ScaleDecision) -> str:
 
 def test_the_worked_example() -> None:
     assert block(example()) in PAGE, block(example())
+
+
+def test_every_figure_that_is_looked_up_by_name_is_told() -> None:
+    named = {value for name, value in vars(FigureName).items() if name.isupper()}
+    assert "demand" in named
+    measured = {"itl_s": 0.011, "generation_tok_s": 11_000.0, "ttft_s": 0.2, "kv_usage": 0.5}
+    assert named <= {it.name for it in scaled().running(2).under(48.0, **measured).decide().figures}
 
 
 def test_every_constant_is_explained() -> None:

@@ -105,13 +105,17 @@ def test_a_world_without_anything() -> None:
 def test_what_a_node_adds_up_to_is_said() -> None:
     world = replace(scaled(mps_node("n", gpus=2)).running(2).under(5.0).snapshot, gpus=(a_reading("n", None),))
     sheet = sheet_of(world)
+    assert " of 2 GPUs in use · 2 replicas · " in _words(
+        page_of(replace(sheet, nodes=(replace(sheet.nodes[0], units_held=0),)))
+    )
     node = replace(
         sheet.nodes[0],
+        units_held=1,
         ceiling_w=450.0,
         gpus=(*sheet.nodes[0].gpus, Gpu(uuid="GPU-1", power_w=99.6, fb_used_bytes=2**30)),
     )
     words = _words(page_of(replace(sheet, nodes=(node,))))
-    assert " of 2 GPUs in use · 2 replicas · " in words
+    assert " of 2 GPUs in use, 1 held · 2 replicas · " in words
     assert "measured: power unknown (GPU-01234567)" in words
     assert "measured: 100 W, 1.0 GiB used (GPU-1)" in words
     assert "ceiling 450 W a GPU" in words

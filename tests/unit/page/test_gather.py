@@ -50,7 +50,11 @@ def test_the_totals_are_the_sums_of_the_nodes() -> None:
     assert totals["Replicas placed"].value == "7 of 12"
     assert totals["Replicas placed"].note == "5 without a place"
     used, units = sum(n.units_used for n in sheet.nodes), sum(n.units for n in sheet.nodes)
-    assert totals["GPUs and slices in use"].value == f"{used} of {units}"
+    held = sum(n.units_held for n in sheet.nodes)
+    assert (totals["GPUs and slices in use"].value, totals["GPUs and slices in use"].note) == (
+        f"{used} of {units}",
+        f"{held} held",
+    )
     assert totals["Power, predicted"].note.endswith(f"for {sum(n.power_of for n in sheet.nodes)} of {units}")
     assert ASSUMED_INDICES in sheet.notes
 
@@ -96,7 +100,7 @@ def test_only_what_was_asked_about_is_told_of() -> None:
     assert [deployment.full for deployment in sheet.deployments] == ["llm/qwen"]
     assert [deployment.name for deployment in sheet_of(mixed()).deployments] == ["llm/qwen", "other/slices"]
     assert sheet.deployments[0].name == "qwen"
-    assert node_of(sheet, "a").units_used == 4, "others' replicas take room all the same"
+    assert node_of(sheet, "a").units_held == 4, "others' replicas take room all the same"
 
 
 def test_what_there_is_no_room_for_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +134,10 @@ def test_a_deployment_says_what_the_terminal_says() -> None:
     assert found.pays[0].flags.startswith("--gpu-memory-utilization=0.2")
     assert found.pays[0].figures[0].name == "output of the GPU"
     assert sum(amount.size for amount in found.amounts) == part.needed_bytes
-    assert [(r.name, r.state) for r in found.replicas][:2] == [("qwen-0", "planned"), ("(next)", "waiting")]
+    assert [(r.name, r.words.partition(":")[0]) for r in found.replicas][:2] == [
+        ("qwen-0", "starts now"),
+        ("(next)", "WaitingForStart"),
+    ]
 
 
 def test_the_source_is_as_the_user_wrote_it() -> None:
@@ -208,8 +215,8 @@ def test_a_pack_says_what_its_engines_hold() -> None:
     engines = tuple(replace(engine, device_bytes=5 * 2**30) for engine in pod.pack.engines)
     pod = replace(pod, pack=replace(pod.pack, engines=engines))
     sheet = sheet_of(replace(world, pods=(pod,)), PACKS)
-    assert [(r.name, r.state, r.memory) for r in deployment_of(sheet).replicas] == [
-        ("qwen-0 engine 0", "ready", "5.0 GiB measured")
+    assert [(r.name, r.words, r.memory) for r in deployment_of(sheet).replicas] == [
+        ("qwen-0 engine 0", "Ready", "5.0 GiB measured")
     ]
     assert sheet.nodes[0].bars[0].blocks[0].measured_bytes == 5 * 2**30
 
@@ -219,6 +226,6 @@ def test_replicas_that_are_there_are_listed_with_their_state() -> None:
     first, second = world.pods
     pods = (replace(first, ready=True, ready_since=world.now, reason=""), replace(second, reason="OOMKilled"))
     found = deployment_of(sheet_of(replace(world, pods=pods)))
-    assert [replica.state for replica in found.replicas] == ["ready", "failing"]
+    assert [replica.words.partition(":")[0] for replica in found.replicas] == ["Ready", "OOMKilled"]
     starting = deployment_of(sheet_of(replace(world, pods=(first,), now=first.created)))
-    assert starting.replicas[0].state == "starting"
+    assert starting.replicas[0].words.partition(":")[0] == "Starting"

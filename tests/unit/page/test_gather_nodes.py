@@ -70,7 +70,15 @@ def test_empty_bars_that_are_alike_are_one() -> None:
     sheet = sheet_of(snapshot)
     assert [(bar.unit, bar.count) for bar in node_of(sheet, "n").bars] == [("GPU 0", 1), ("GPU 1 to 7", 7)]
     assert [(bar.unit, bar.count, bar.is_slice) for bar in node_of(sheet, "m").bars] == [("1g.5gb", 7, True)]
-    assert (node_of(sheet, "n").units, node_of(sheet, "n").units_used) == (8, 1)
+    node = node_of(sheet, "n")
+    assert (node.units, node.units_used, node.units_held) == (8, 0, 1), "planned, not there yet"
+
+
+def test_a_gpu_is_in_use_where_ours_runs_and_held_where_anything_else_is() -> None:
+    running = with_pods(a_world(whole_node("n", gpus=3), replicas=1, mode=Mode.EXCLUSIVE))
+    sheet = sheet_of(replace(running, pods=(*running.pods, a_stranger("s", "n"))))
+    assert (node_of(sheet, "n").units, node_of(sheet, "n").units_used, node_of(sheet, "n").units_held) == (3, 1, 1)
+    assert next(fact for fact in sheet.totals if fact.name == "GPUs and slices in use").note == "1 held"
 
 
 def test_two_empty_bars_stay_two() -> None:
