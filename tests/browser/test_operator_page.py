@@ -23,6 +23,7 @@ Answer = TypeVar("Answer")
 class Patient:
     age_seconds = 1.0
     trouble = ""
+    stands_by = False
 
 
 class Served:
@@ -38,7 +39,12 @@ class Served:
         self.url = self._do(self._server.start(host="127.0.0.1", port=0))
 
     async def _make(self) -> PlanPage:
-        return PlanPage(POLICY, clock=SystemClock(), trouble=lambda: self.patient.trouble, stands_by=lambda: False)
+        return PlanPage(
+            POLICY,
+            clock=SystemClock(),
+            trouble=lambda: self.patient.trouble,
+            stands_by=lambda: self.patient.stands_by,
+        )
 
     def _do(self, work: Coroutine[Any, Any, Answer]) -> Answer:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
@@ -82,7 +88,7 @@ def test_refreshing_can_be_stopped_and_begun_anew(look: Look, served: Served) ->
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_rule_of_accessibility_is_broken(look: Look, served: Served, scheme: str) -> None:
-    served.patient.trouble = "standby: held by other-0"
+    served.patient.trouble, served.patient.stands_by = "standby: held by other-0", True
     sight = look(f"{served.url}/?refresh=no", scheme=scheme)
     assert "This operator stands by" in sight.page.get_by_role("status").inner_text()
     assert sight.violations() == []

@@ -12,16 +12,11 @@ import yaml
 import slmpack
 from slmpack.adapters.metric_names import MetricNames
 from slmpack.cli import main
-from tests.support.chart_files import CHART, chart_files, documented_values
+from tests.support.chart_files import CHART, OPEN, chart_files, documented_values
 
 FILES = chart_files()
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
-OPEN = {
-    "affinity", "commonLabels", "metrics.dashboards.annotations", "metrics.dashboards.labels", "nodeSelector", "podSecurityContext",
-    "prometheus.metricNames", "resources", "securityContext", "tolerations",
-}  # fmt: skip
-"""Mappings that are one value each: what is in them is Kubernetes'."""
 
 
 def _schema(node: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@
 | templates/_rules.tpl | the permission table |
 | files/rules/*.yaml | monitoring/rules |
 | README.md, the table of values | values.yaml |
-| values.schema.json, its descriptions | values.yaml |
+| values.schema.json, its descriptions and what it requires | values.yaml |
 
 The dashboards in files/dashboards are written by their own generator.
 """
@@ -18,13 +18,14 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from slmpack.api.crd import render_crd
 from slmpack.permissions import PERMISSIONS, Permission, Scope
 
-__all__ = ["CHART", "Value", "chart_files", "documented_values"]
+__all__ = ["CHART", "OPEN", "Value", "chart_files", "documented_values", "may_be_null"]
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "slmpack"
@@ -40,6 +41,11 @@ metadata:
   {{- end }}
 """
 VALUES = "<!-- What follows is written from values.yaml by `make chart`. -->"
+OPEN = {
+    "affinity", "commonLabels", "metrics.dashboards.annotations", "metrics.dashboards.labels", "nodeSelector", "podSecurityContext",
+    "prometheus.metricNames", "resources", "securityContext", "tolerations",
+}  # fmt: skip
+"""Mappings that are one value each: what is in them is Kubernetes'."""
 KEY = re.compile(r"^( *)([A-Za-z][A-Za-z0-9]*):(?: +(.*))?$")
 
 
@@ -93,6 +99,14 @@ def documented_values() -> list[Value]:
     return found
 
 
+def may_be_null(name: str, default: object) -> bool:
+    """Whether null for this value means what its default means, or, for a mapping that is Kubernetes', an empty one.
+
+    Helm takes a key whose value is null out of the values before it asks the schema.
+    """
+    return not default or name in OPEN
+
+
 def _at(values: object, path: tuple[str, ...]) -> object:
     for name in path:
         assert isinstance(values, dict)
@@ -140,7 +154,10 @@ def _readme() -> str:
 
 
 def _schema() -> str:
-    """The schema is written by hand, but for the descriptions, which editors show; what two values share has none."""
+    """The schema is written by hand, but for what is required and the descriptions, which editors show.
+
+    What two values share has no description.
+    """
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     for value in documented_values():
         node = schema
@@ -148,7 +165,22 @@ def _schema() -> str:
             node = node.get("properties", {}).get(name, {})
         if node:
             node["description"] = value.text
+    _require(schema, schema, yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8")))
     return json.dumps(schema, indent=2) + "\n"
+
+
+def _require(schema: dict[str, Any], node: dict[str, Any], values: dict[str, Any], where: str = "") -> None:
+    """Write into a mapping's node, and those below, which keys it cannot do without; what two share is for both."""
+    names = {name: f"{where}.{name}".lstrip(".") for name in values}
+    required = [name for name in values if not may_be_null(names[name], values[name])]
+    if "$ref" in node:
+        node = schema["definitions"][node["$ref"].rpartition("/")[2]]
+    shape, own = (schema["definitions"]["monitor"], node["allOf"][1]) if "allOf" in node else (node, node)
+    if required:
+        own["required"] = required
+    for name in required:
+        if isinstance(values[name], dict) and where != "probes":
+            _require(schema, shape["properties"][name], values[name], names[name])
 
 
 def _default(value: object) -> str:

@@ -13,14 +13,20 @@
 {{- end -}}
 {{- end -}}
 
-{{- /* Of what lives outside the release's namespace: two releases may have one name in two namespaces. */ -}}
+{{- /* Of roles and bindings, in the cluster or another namespace: two releases may have one name in two namespaces.
+No name holds a colon, so slmpack:x:edit is this release's in x and none of a namespace x-edit. */ -}}
 {{- define "slmpack.globalName" -}}
-{{- printf "%s-%s" (include "slmpack.fullname" .) .Release.Namespace -}}
+{{- printf "%s:%s" (include "slmpack.fullname" .) .Release.Namespace -}}
+{{- end -}}
+
+{{- /* Of other objects outside the release's namespace, whose names allow no colon; no namespace holds a dot. */ -}}
+{{- define "slmpack.guestName" -}}
+{{- printf "%s.%s" (include "slmpack.fullname" .) .Release.Namespace -}}
 {{- end -}}
 
 {{- define "slmpack.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "slmpack.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "slmpack.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: operator
 {{- end -}}
 
@@ -36,7 +42,7 @@ app.kubernetes.io/component: operator
   "app.kubernetes.io/version" ($root.Chart.AppVersion | replace "+" "_")
   "app.kubernetes.io/managed-by" $root.Release.Service
 -}}
-{{- toYaml (merge $own (default dict .extra) $root.Values.commonLabels) -}}
+{{- toYaml (merge $own (default dict .extra) (default dict $root.Values.commonLabels)) -}}
 {{- end -}}
 
 {{- define "slmpack.labels" -}}
@@ -53,7 +59,7 @@ app.kubernetes.io/component: operator
 {{- end -}}
 
 {{- define "slmpack.supervisorImage" -}}
-{{- tpl .Values.supervisor.image . | trim -}}
+{{- tpl (default "" .Values.supervisor.image) . | trim -}}
 {{- end -}}
 
 {{- /* "true" where packs are made, else empty: the generated rules ask. */ -}}
@@ -117,5 +123,5 @@ app.kubernetes.io/component: operator
 {{- $args = append $args (printf "--metrics-period=%v" $from.period) -}}
 {{- $args = append $args (printf "--metrics-timeout=%v" $from.timeout) -}}
 {{- $args = append $args (printf "--metrics-max-age=%v" $from.maxAge) -}}
-{{- toYaml (concat $args .Values.extraArgs) -}}
+{{- toYaml (concat $args (default list .Values.extraArgs)) -}}
 {{- end -}}

@@ -69,12 +69,45 @@
 {{- if not (regexMatch "^([0-9.]+|\\[[0-9a-fA-F:.]+\\])$" .Values.http.host) -}}
 {{- $wrong = append $wrong (printf "http.host is %q: write an address, 0.0.0.0 or [::]" .Values.http.host) -}}
 {{- end -}}
+{{- range $key := list "nameOverride" "fullnameOverride" -}}
+{{- with index $.Values $key -}}
+{{- if not (regexMatch "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$" .) -}}
+{{- $wrong = append $wrong (printf "%s is %q, which no object may be called: write at most 63 of a-z, 0-9 and -, and no - first or last" $key .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.priorityClassName -}}
+{{- if not (regexMatch "^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$" .) -}}
+{{- $wrong = append $wrong (printf "priorityClassName is %q, which no PriorityClass may be called: write a-z, 0-9, - and ., such as system-cluster-critical" .) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.networkPolicy.egress.apiServerCIDRs -}}
+{{- if not (regexMatch "^((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\\.){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])/([0-9]|[12][0-9]|3[0-2])$|^[0-9a-fA-F]*:[0-9a-fA-F:.]*/([0-9]|[1-9][0-9]|1[01][0-9]|12[0-8])$" .) -}}
+{{- $wrong = append $wrong (printf "networkPolicy.egress.apiServerCIDRs holds %q, which is no CIDR: write an address and the length of its prefix, such as 10.0.0.1/32 or fd00::1/128" .) -}}
+{{- end -}}
+{{- end -}}
+{{- $names := include "slmpack.ownEnv" . | fromJsonArray -}}
+{{- range .Values.extraEnv -}}
+{{- if has .name $names -}}
+{{- $wrong = append $wrong (printf "extraEnv holds %q, which is set already, by the chart's own values or by an item before: leave it out" .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
 {{- range .Values.extraArgs -}}
 {{- if not (hasPrefix "--" .) -}}
 {{- $wrong = append $wrong (printf "extraArgs holds %q: write each flag as one item, such as --kubeconfig=/etc/elsewhere/config" .) -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $wrong -}}
+{{- end -}}
+
+{{- /* The environment variables that the Deployment sets by itself, as a JSON list. */ -}}
+{{- define "slmpack.ownEnv" -}}
+{{- $names := list "POD_NAME" "SLMPACK_MODEL_CACHE" -}}
+{{- if .Values.hub.endpoint }}{{- $names = append $names "HF_ENDPOINT" -}}{{- end -}}
+{{- if .Values.hub.offline }}{{- $names = append $names "HF_HUB_OFFLINE" -}}{{- end -}}
+{{- if .Values.hub.tokenSecret.name }}{{- $names = append $names "HF_TOKEN" -}}{{- end -}}
+{{- toJson $names -}}
 {{- end -}}
 
 {{- /* Alerts that are to be left out and do not exist. */ -}}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import (
     ConfigException,
@@ -20,6 +22,8 @@ from slmpack.ports import Unavailable
 __all__ = ["Connection", "context_namespace", "load_connection"]
 
 POOL_SIZE = 64
+BROKEN = (yaml.YAMLError, TypeError, AttributeError, KeyError, ValueError)
+"""What the official client raises, unasked, on a file that is no kubeconfig."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +59,9 @@ async def load_connection(
     configuration.connection_pool_maxsize = POOL_SIZE
     try:
         await _load(configuration, kubeconfig=kubeconfig, context=context)
-    except (ConfigException, OSError, ValueError) as error:
+    except BROKEN as error:
+        raise _broken(kubeconfig, error) from error
+    except (ConfigException, OSError) as error:
         if server is None or kubeconfig is not None:
             source = kubeconfig or "$KUBECONFIG, ~/.kube/config or a service account"
             raise Unavailable(f"no cluster configuration from {source}: {error}") from error
@@ -65,8 +71,7 @@ async def load_connection(
 
 
 async def _load(configuration: object, *, kubeconfig: str | None, context: str | None) -> None:
-    # It warns where there is no kubeconfig, as in every pod; what matters of that is in our own error.
-    logging.getLogger("kubernetes.aio.config.kube_config").setLevel(logging.ERROR)
+    _hush()
     try:
         await load_kube_config(
             config_file=kubeconfig, context=context, client_configuration=configuration, persist_config=False
@@ -78,12 +83,37 @@ async def _load(configuration: object, *, kubeconfig: str | None, context: str |
 
 
 def context_namespace(kubeconfig: str | None = None, context: str | None = None) -> str:
-    """The namespace that kubectl would use: the context's, else the pod's own, else `default`."""
+    """The namespace that kubectl would use: the context's, else the pod's own, else `default`.
+
+    Raises Unavailable where there is a kubeconfig that is none.
+    """
+    try:
+        namespace = _namespace(kubeconfig, context)
+    except BROKEN as error:
+        raise _broken(kubeconfig, error) from error
+    return namespace or pod_namespace() or "default"
+
+
+def _namespace(kubeconfig: str | None, context: str | None) -> str | None:
+    """The context's; None where there is no such context."""
+    _hush()
     try:
         contexts, current = list_kube_config_contexts(kubeconfig)
-    except (ConfigException, OSError, ValueError, TypeError):
-        contexts, current = [], None
+    except (ConfigException, OSError):
+        return None
     chosen = current if context is None else next((it for it in contexts if it["name"] == context), None)
-    if chosen is not None:
-        return str(chosen["context"].get("namespace") or "default")
-    return pod_namespace() or "default"
+    return None if chosen is None else str(chosen["context"].get("namespace") or "default")
+
+
+def _hush() -> None:
+    """The client warns where there is no kubeconfig, as in every pod; what matters of that is in our own error."""
+    logging.getLogger("kubernetes.aio.config.kube_config").setLevel(logging.ERROR)
+
+
+def _broken(kubeconfig: str | None, error: Exception) -> Unavailable:
+    file = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+    why = " ".join(str(error).split())
+    return Unavailable(
+        f"{file} is no kubeconfig ({type(error).__name__}: {why}); give one that `kubectl config view` can read and"
+        " that names a cluster's server"
+    )

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from slmpack.adapters.store import key_of
 from slmpack.adapters.views import Partial, controller_uid
@@ -138,9 +138,9 @@ def slice_view(raw: Mapping[str, Any]) -> SliceView | None:
     if (raw.get("spec") or {}).get("driver") != DRIVER:
         return None
     try:
-        found = _Slice.model_validate(raw)
+        found = _Slice.read(raw)
         devices = tuple(device for one in found.spec.devices or () if (device := _device(one)) is not None)
-    except (ValidationError, ValueError):
+    except ValueError:
         logger.exception("unreadable ResourceSlice %s", key_of(raw).name)
         return None
     pool = found.spec.pool
@@ -157,8 +157,8 @@ def slice_view(raw: Mapping[str, Any]) -> SliceView | None:
 def claim_view(raw: Mapping[str, Any]) -> ClaimView | None:
     """The view of a claim to which the scheduler has given devices of the driver; None for all others."""
     try:
-        status = _Claim.model_validate(raw).status
-    except ValidationError:
+        status = _Claim.read(raw).status
+    except ValueError:
         logger.exception("unreadable ResourceClaim %s", key_of(raw))
         return None
     allocation = status.allocation if status is not None else None

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from slmpack import __version__
+from slmpack.adapters.health import PageBytes
 from slmpack.domain.plan import ClusterPlan
 from slmpack.domain.snapshot import Policy, Snapshot
-from slmpack.page.document import Body, Document, Frame, render_body, render_document
+from slmpack.page.document import Body, Frame, render_body, render_document
 from slmpack.page.gather import gather_sheet
+from slmpack.page.markup import Markup
 from slmpack.ports import Clock
 
 __all__ = ["REFRESH_SECONDS", "PlanPage"]
+
+logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 15
 """As long as the loop's tick."""
@@ -37,6 +42,15 @@ class _Seen:
     monotonic: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Made:
+    """A page, and what it was made of."""
+
+    body: Body
+    frame: Frame
+    page: PageBytes
+
+
 class PlanPage:
     """Remembers the last plan; renders it on demand."""
 
@@ -49,46 +63,80 @@ class PlanPage:
         self._trouble = trouble
         self._stands_by = stands_by
         self._seen: _Seen | None = None
+        self._tried: _Seen | None = None
         self._shown: _Seen | None = None
+        self._failed = False
         self._body: Body = render_body(None)
         self._rendered_at: float | None = None
+        self._made: dict[bool, _Made] = {}
         self._lock = asyncio.Lock()
 
     def see(self, plan: ClusterPlan, snapshot: Snapshot) -> None:
         """This is the last plan from now on. Takes no time."""
         self._seen = _Seen(plan=plan, snapshot=snapshot, at=self._clock.now(), monotonic=self._clock.monotonic())
 
-    async def document(self, *, refreshes: bool) -> Document:
-        """The page now; with `refreshes` it loads itself again."""
+    async def page(self, *, refreshes: bool) -> PageBytes:
+        """The page now, the same bytes for all until a word of it changes; with `refreshes` it loads itself again."""
         async with self._lock:
             if self._is_due():
                 seen = self._seen
                 assert seen is not None  # noqa: S101 - what is due was seen
-                self._body = await asyncio.to_thread(self._render, seen)
-                self._shown, self._rendered_at = seen, self._clock.monotonic()
-        return render_document(self._body, self._frame(refreshes=refreshes))
+                await self._draw(seen)
+            body, frame = self._body, self._frame(refreshes=refreshes)
+            made = self._made.get(refreshes)
+            if made is None or made.body is not body or made.frame != frame:
+                made = _Made(body=body, frame=frame, page=await asyncio.to_thread(_encode, body, frame))
+                self._made[refreshes] = made
+            return made.page
 
     def _is_due(self) -> bool:
-        if self._seen is self._shown:
+        if self._seen is self._tried:
             return False
         return self._rendered_at is None or self._clock.monotonic() - self._rendered_at >= LEAST_SECONDS
+
+    async def _draw(self, seen: _Seen) -> None:
+        """Once for each plan, whether it succeeds or not; the last good body stays."""
+        self._tried = seen
+        try:
+            body = await asyncio.to_thread(self._render, seen)
+        except Exception:
+            logger.exception("the page of the plan of %s cannot be drawn", seen.at.isoformat())
+            self._failed = True
+            if self._shown is None:
+                self._body = replace(self._body, html=Markup())
+        else:
+            self._body, self._shown, self._failed = body, seen, False
+        finally:
+            self._rendered_at = self._clock.monotonic()
 
     def _render(self, seen: _Seen) -> Body:
         return render_body(gather_sheet(seen.plan, seen.snapshot, self._policy))
 
     def _frame(self, *, refreshes: bool) -> Frame:
-        shown, when = self._shown, "no plan yet"
+        shown, when = self._shown, "no page of a plan" if self._failed else "no plan yet"
         if shown is not None:
             age = self._clock.monotonic() - shown.monotonic
             when = f"planned {age:.0f} s ago, at {shown.at:%Y-%m-%d %H:%M:%S %Z}"
         return Frame(
             title="slmpack: the operator's last plan",
             when=when,
-            warning=_warning(self._trouble(), stands_by=self._stands_by(), any_plan=shown is not None),
+            warning=" ".join(filter(None, self._warnings(any_plan=shown is not None))),
             foot=FOOT,
             refresh_seconds=REFRESH_SECONDS if refreshes else None,
             other=("?refresh=no", "stop refreshing") if refreshes else ("?", f"refresh every {REFRESH_SECONDS} s"),
         )
+
+    def _warnings(self, *, any_plan: bool) -> tuple[str, str]:
+        trouble = _warning(self._trouble(), stands_by=self._stands_by(), any_plan=any_plan)
+        if not self._failed:
+            return trouble, ""
+        below = "; below is an earlier one" if any_plan else ""
+        return trouble, f"The last plan cannot be drawn{below}. That is a fault of slmpack: the operator's log has it."
+
+
+def _encode(body: Body, frame: Frame) -> PageBytes:
+    document = render_document(body, frame)
+    return PageBytes(body=document.html.encode(errors="replace"), policy=document.policy)
 
 
 def _warning(trouble: str, *, stands_by: bool, any_plan: bool) -> str:

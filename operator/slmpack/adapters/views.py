@@ -6,10 +6,11 @@ What cannot be read is no view: None, with a line in the log. A broken object of
 from __future__ import annotations
 
 import logging
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 GPU_PREFIX = "nvidia.com/"
 READY_FLIP = timedelta(seconds=5)
 """A Ready condition that changed this long after the pod's start has been True before (kubelets set False at start)."""
+UNITS_MAX = 64 * 48
+"""64 GPUs, 48 MPS clients (the device plugin's limit) on each; the plan looks at units one by one."""
 NOT_YET = frozenset({"ContainerCreating", "PodInitializing"})
 
 
@@ -46,6 +49,15 @@ class Partial(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="ignore", alias_generator=AliasGenerator(validation_alias=to_camel), defer_build=False
     )
+
+    @classmethod
+    def read(cls, raw: object) -> Self:
+        """ValueError, in one line, where a field is not what the API server would have."""
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            it = error.errors(include_url=False, include_context=False)[0]
+            raise ValueError(f"{'.'.join(map(str, it['loc']))}: {it['msg']}, not {reprlib.repr(it['input'])}") from None
 
 
 class _Owner(Partial):
@@ -67,7 +79,7 @@ class _Meta(Partial):
 
 
 class _Resources(Partial):
-    requests: dict[str, str | int | float] | None = None
+    requests: dict[str, Any] | None = None
 
 
 class _Container(Partial):
@@ -79,7 +91,7 @@ class _PodSpec(Partial):
     node_name: str | None = None
     containers: list[_Container] = Field(default_factory=list)
     init_containers: list[_Container] | None = None
-    overhead: dict[str, str | int | float] | None = None
+    overhead: dict[str, Any] | None = None
 
 
 class _Ended(Partial):
@@ -142,7 +154,7 @@ class _NodeSpec(Partial):
 
 
 class _NodeStatus(Partial):
-    allocatable: dict[str, str | int | float] | None = None
+    allocatable: dict[str, Any] | None = None
     conditions: list[_Condition] | None = None
 
 
@@ -157,9 +169,9 @@ def pod_view(raw: Mapping[str, Any]) -> PodView | None:
     if not _concerns_us(raw):
         return None
     try:
-        pod = _Pod.model_validate(raw)
+        pod = _Pod.read(raw)
         requests = _pod_requests(pod.spec)
-    except (ValidationError, ValueError):
+    except ValueError:
         logger.exception("unreadable pod %s", (raw.get("metadata") or {}).get("name"))
         return None
     status = pod.status or _PodStatus()
@@ -202,8 +214,8 @@ def bystander(raw: Mapping[str, Any]) -> Bystander | None:
     if not node or (raw.get("status") or {}).get("phase") in {"Succeeded", "Failed"} or _concerns_us(raw):
         return None
     try:
-        requests = _pod_requests(_PodSpec.model_validate(raw["spec"]))
-    except (ValidationError, ValueError):
+        requests = _pod_requests(_PodSpec.read(raw["spec"]))
+    except ValueError:
         logger.exception("unreadable pod %s", (raw.get("metadata") or {}).get("name"))
         return None
     return Bystander(node=node, cpu=requests.get("cpu", 0), memory=requests.get("memory", 0))
@@ -213,7 +225,7 @@ def node_view(raw: Mapping[str, Any]) -> NodeView | None:
     """The view of a node that has, or had, an NVIDIA GPU by its labels or resources; None for all others."""
     try:
         node = _node_view(raw)
-    except (ValidationError, ValueError):
+    except ValueError:
         logger.exception("unreadable node %s", (raw.get("metadata") or {}).get("name"))
         return None
     return node if _is_nvidias(node) else None
@@ -223,7 +235,7 @@ def other_node_view(raw: Mapping[str, Any]) -> NodeView | None:
     """The view of a node that `node_view` gives none of; None for one that nobody can read."""
     try:
         node = _node_view(raw)
-    except (ValidationError, ValueError):
+    except ValueError:
         return None
     return None if _is_nvidias(node) else node
 
@@ -233,12 +245,15 @@ def _is_nvidias(node: NodeView) -> bool:
 
 
 def _node_view(raw: Mapping[str, Any]) -> NodeView:
-    node = _Node.model_validate(raw)
+    node = _Node.read(raw)
     allocatable = {
         name: _amount(name, value)
         for name, value in ((node.status.allocatable or {}) if node.status else {}).items()
         if name in {"cpu", "memory", "pods"} or name.startswith(GPU_PREFIX)
     }
+    for name, units in allocatable.items():
+        if name.startswith(GPU_PREFIX) and units > UNITS_MAX:
+            raise ValueError(f"status.allocatable has {units} {name}; a node has at most {UNITS_MAX}")
     spec = node.spec or _NodeSpec()
     conditions = (node.status.conditions or ()) if node.status else ()
     return NodeView(
@@ -292,13 +307,11 @@ def _phase(text: str) -> PodPhase:
 
 
 def _amount(name: str, value: object) -> int:
-    match name:
-        case "cpu":
-            return parse_millicores(value)
-        case "memory":
-            return parse_bytes(value)
-        case _:
-            return parse_count(value)
+    parse = {"cpu": parse_millicores, "memory": parse_bytes}.get(name, parse_count)
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _pod_requests(spec: _PodSpec) -> dict[str, int]:
@@ -314,7 +327,9 @@ def _pod_requests(spec: _PodSpec) -> dict[str, int]:
         else:
             peak = _largest(peak, _total((sidecars, own)))
     overhead = {name: _amount(name, value) for name, value in (spec.overhead or {}).items() if _counts(name)}
-    return _total((_largest(_total((running, sidecars)), peak), overhead))
+    charged = _total((_largest(_total((running, sidecars)), peak), overhead))
+    # more than a node can have is all of it: no pod's number may cost the plan more
+    return {name: min(it, UNITS_MAX) if name.startswith(GPU_PREFIX) else it for name, it in charged.items()}
 
 
 def _requests(container: _Container) -> dict[str, int]:
@@ -381,7 +396,5 @@ def _finished_at(meta: _Meta, status: _PodStatus) -> datetime:
         for container in containers
         if container.state and container.state.terminated and container.state.terminated.finished_at
     ]
-    changes = [
-        condition.last_transition_time for condition in status.conditions or () if condition.last_transition_time
-    ]
+    changes = [it.last_transition_time for it in status.conditions or () if it.last_transition_time]
     return max(ends or changes, default=meta.creation_timestamp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -27,6 +28,8 @@ __all__ = ["main"]
 
 USAGE_ERROR = 1
 """Not click's 2: `plan` says with 2 that replicas are unplaced."""
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+"""What writing to standard output meets; opening a file meets other errors, and those are the commands' to explain."""
 
 
 class _Commands(click.Group):
@@ -54,6 +57,8 @@ class _Commands(click.Group):
             return super().main(args, prog_name, standalone_mode=False, **extra)
         try:
             code = super().main(args, prog_name, standalone_mode=False, **extra)
+            if sys.stdout is not None:
+                sys.stdout.flush()
         except click.ClickException as error:
             error.show()
             sys.exit(USAGE_ERROR)
@@ -61,10 +66,20 @@ class _Commands(click.Group):
             click.echo("Aborted", err=True)
             sys.exit(USAGE_ERROR)
         except BrokenPipeError:
-            # whoever read us has seen enough; Python must not complain when it flushes
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _forget_stdout()  # whoever read us has seen enough
+            sys.exit(USAGE_ERROR)
+        except OSError as error:
+            if error.errno not in FULL or error.filename is not None:
+                raise
+            _forget_stdout()
+            click.echo(f"Error: standard output cannot be written: {error.strerror}", err=True)
             sys.exit(USAGE_ERROR)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _forget_stdout() -> None:
+    """Python must not complain when it flushes at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(name="slmpack", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
 
 import click
 from click.shell_completion import CompletionItem
@@ -19,22 +21,27 @@ def deployments(ctx: click.Context, _: click.Parameter, incomplete: str) -> list
     from slmpack.adapters.resources import SLM_DEPLOYMENTS
 
     given = ctx.params
-    namespace = given.get("namespace") or context_namespace(given.get("kubeconfig"), given.get("context"))
-    return _names(ctx, SLM_DEPLOYMENTS.path(namespace=namespace), incomplete)
+
+    def path() -> str:
+        namespace = given.get("namespace") or context_namespace(given.get("kubeconfig"), given.get("context"))
+        return SLM_DEPLOYMENTS.path(namespace=namespace)
+
+    return _names(ctx, path, incomplete)
 
 
 def namespaces(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Those of the cluster, for who may list them."""
-    return _names(ctx, "/api/v1/namespaces", incomplete)
+    return _names(ctx, lambda: "/api/v1/namespaces", incomplete)
 
 
-def _names(ctx: click.Context, path: str, incomplete: str) -> list[CompletionItem[str]]:
-    from slmpack.ports import PortError
-
+def _names(ctx: click.Context, path: Callable[[], str], incomplete: str) -> list[CompletionItem[str]]:
+    logging.disable()  # libraries would write into the user's prompt
     try:
-        found = asyncio.run(_list(path, ctx.params.get("kubeconfig"), ctx.params.get("context")))
-    except (PortError, TimeoutError):
+        found = asyncio.run(_list(path(), ctx.params.get("kubeconfig"), ctx.params.get("context")))
+    except Exception:  # noqa: BLE001 - whatever it is, a prompt is no place for it
         return []
+    finally:
+        logging.disable(logging.NOTSET)
     return [CompletionItem(name) for name in sorted(found) if name.startswith(incomplete)]
 
 

@@ -15,6 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from slmpack.cli.one_line import one_line
 from slmpack.domain.plan import Block, GpuBar
 from slmpack.domain.plan_words import MEANING
 from slmpack.domain.quantity import format_bytes
@@ -69,7 +70,7 @@ def draw_bars(bars: Sequence[GpuBar], *, width: int, glyphs: Glyphs) -> Renderab
     short = _short_names(bars)
     parts: list[RenderableType] = []
     for (node, product), group in groupby(bars, key=lambda bar: (bar.node, bar.product)):
-        parts.append(Text(f"{node}  {product}".rstrip(), style="bold", overflow="fold"))
+        parts.append(Text(one_line(f"{node}  {product}").rstrip(), style="bold", overflow="fold"))
         for bar in group:
             parts.extend(_draw_bar(bar, width=width, glyphs=glyphs, look=_Look(colours=colours, short=short)))
     parts.append(_legend(bars, glyphs))
@@ -101,7 +102,7 @@ class _Look:
 
 def _draw_bar(bar: GpuBar, *, width: int, glyphs: Glyphs, look: _Look) -> list[RenderableType]:
     if bar.note:
-        return [_indented(Text(f"offers nothing: {bar.note}", style="dim", overflow="fold"))]
+        return [_indented(Text(one_line(f"offers nothing: {bar.note}"), style="dim", overflow="fold"))]
     head, size = _unit(bar), _size(bar)
     beside = width - INDENT - cell_len(head) - cell_len(size) - 4
     lines: list[RenderableType] = []
@@ -189,4 +190,4 @@ def _short_names(bars: Sequence[GpuBar]) -> dict[str, str]:
     """Names without the namespace where all are in the same one."""
     labels = {block.label for bar in bars for block in bar.blocks}
     alone = len({label.partition("/")[0] for label in labels}) <= 1
-    return {label: label.partition("/")[2] if alone else label for label in labels}
+    return {label: one_line(label.partition("/")[2] if alone else label) for label in labels}

@@ -105,5 +105,9 @@ def _namespace(options: dict[str, Any]) -> str:
     if options["files"]:
         return "default"
     from slmpack.adapters.connection import context_namespace
+    from slmpack.ports import PortError
 
-    return context_namespace(options["kubeconfig"], options["context"])
+    try:
+        return context_namespace(options["kubeconfig"], options["context"])
+    except PortError as error:
+        raise click.ClickException(f"the cluster cannot be read: {error}") from error

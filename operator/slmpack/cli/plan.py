@@ -16,7 +16,7 @@ from rich.console import Console
 from slmpack.cli.layout import layouts_to_json, print_layouts
 from slmpack.cli.manifests import BadFileError, read_manifests
 from slmpack.cli.plan_json import plan_to_json
-from slmpack.cli.plan_page import STDOUT, write_page
+from slmpack.cli.plan_page import STDOUT, check_place, write_page
 from slmpack.cli.repack import print_repack, repack_to_json
 from slmpack.cli.text import print_plan
 from slmpack.cli.world import Question, World, observe_world
@@ -55,6 +55,8 @@ def answer_plan(  # noqa: PLR0913 - the command's options
 
     Raises click.ClickException where there is nothing to plan on.
     """
+    if html is not None:
+        check_place(html)
     world = _observe(files, kubeconfig=kubeconfig, **asked)
     plan = with_names(plan_cluster(world.snapshot, world.policy))
     wishes = _Wishes(propose_layout=propose_layout, repack=repack)

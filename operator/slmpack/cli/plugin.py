@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import click
@@ -19,5 +20,5 @@ def main() -> None:
 
 def complete() -> None:
     """Answer kubectl's completion: the arguments are the words after `kubectl slm`, the last being typed."""
-    for line in kubectl_answer(slmpack, sys.argv[1:]):
-        click.echo(line)
+    with contextlib.suppress(Exception):  # a prompt is no place for it
+        click.echo("".join(f"{line}\n" for line in kubectl_answer(slmpack, sys.argv[1:])), nl=False)

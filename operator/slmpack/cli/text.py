@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slmpack.cli.draw import draw_bars, glyphs_of
+from slmpack.cli.one_line import one_line
 from slmpack.cli.world import World
 from slmpack.domain.answer import Answer, answers
 from slmpack.domain.choice import Choice
@@ -45,15 +46,15 @@ def print_plan(console: Console, plan: ClusterPlan, world: World) -> None:
         _print_answer(console, answer, sources=world.sources)
     _print_picture(console, plan.bars, what_if=world.what_if)
     for note in slice_notes(read_nodes(world.snapshot.nodes, world.policy.gpus), plan.bars):
-        console.print(Text(note, style="dim"))
+        console.print(Text(one_line(note), style="dim"))
     _print_reasons(console, given)
     for line in ends_of(plan, world.asked):
-        console.print(Text(f"\n{line}"))
+        console.print(Text(f"\n{one_line(line)}"))
 
 
 def _print_answer(console: Console, answer: Answer, *, sources: Mapping[Key, str]) -> None:
     view = answer.plan.deployment
-    title = Text(str(view.key), style="bold")
+    title = Text(one_line(str(view.key)), style="bold")
     if answer.wanted is not None:
         title.append(f"  {answer.placed} of {answer.wanted} replicas placed")
     else:
@@ -98,11 +99,11 @@ def print_footprint(console: Console, answer: Answer, *, source: str | None) -> 
 
 
 def _warn(console: Console, what: str) -> None:
-    console.print(Padding(Text(f"warning: {what}", style="yellow"), (0, 0, 0, 2), expand=False))
+    console.print(Padding(Text(f"warning: {one_line(what)}", style="yellow"), (0, 0, 0, 2), expand=False))
 
 
 def _indented(line: str) -> Padding:
-    return Padding(Text(line), (0, 0, 0, 2), expand=False)
+    return Padding(Text(one_line(line)), (0, 0, 0, 2), expand=False)
 
 
 def print_decision(console: Console, used: UsedFit) -> None:
@@ -135,9 +136,9 @@ def _print_reasons(console: Console, given: Sequence[Answer]) -> None:
     for answer in given:
         key = str(answer.plan.deployment.key)
         for problem, message, count in answer.reasons:
-            line = Text(f"\n{key}: ", style="bold")
+            line = Text(f"\n{one_line(key)}: ", style="bold")
             if count:
                 line.append(f"{count} unplaced, ", style="red")
             line.append(f"{problem.reason.value}: ", style="red")
-            line.append(message, style="not bold")
+            line.append(one_line(message), style="not bold")
             console.print(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,7 @@ from slmpack.adapters.measuring import MetricsSettings
 from slmpack.adapters.observe import Observer, Scope
 from slmpack.adapters.policy import load_policy
 from slmpack.adapters.resources import SLM_DEPLOYMENTS
+from slmpack.cli.one_line import one_line
 from slmpack.cli.top_gpus import GpuRow, gpu_rows
 from slmpack.cli.top_json import top_to_json
 from slmpack.cli.top_rows import Row, make_row
@@ -96,9 +98,10 @@ def answer_top(options: TopOptions) -> int:
     for line in seen.warnings:
         click.echo(line, err=True)
     if seen.trouble:
-        click.echo(f"nothing is measured: {seen.trouble}", err=True)
+        click.echo(f"nothing is measured: {one_line(seen.trouble)}", err=True)
     if options.output == "json":
-        click.echo(json.dumps(top_to_json(seen.rows, seen.gpus, seen.readings), indent=2))
+        found = top_to_json(seen.rows, seen.gpus, seen.readings, trouble=seen.trouble)
+        click.echo(json.dumps(found, indent=2))
     else:
         click.echo(print_top(seen.rows, seen.gpus, seen.readings, now=seen.now), nl=False)
     return 0
@@ -137,6 +140,8 @@ async def _observe(
         observer = Observer(
             client, scope=Scope(), models=Bundled(), engines=policy.engines, clock=SystemClock(), loads=loads
         )
+        # answer_top prints why nothing is measured; without a handler, logging would print it, too
+        logging.getLogger("slmpack.adapters.loads").addHandler(logging.NullHandler())
         with unreadable() as warnings:
             await observer.refresh()
             await measured()

@@ -14,11 +14,13 @@ __all__ = ["top_to_json"]
 Json = dict[str, Any]
 
 
-def top_to_json(rows: Iterable[Row], gpus: Iterable[GpuRow] | None, readings: Iterable[GpuReading]) -> Json:
-    """`nodes` is there with --nodes; `gpus` are those that are measured."""
+def top_to_json(
+    rows: Iterable[Row], gpus: Iterable[GpuRow] | None, readings: Iterable[GpuReading], *, trouble: str = ""
+) -> Json:
+    """`nodes` is there with --nodes; `gpus` are those that are measured, `trouble` why nothing is."""
     held = {} if gpus is None else {"nodes": [_gpu(it) for it in gpus]}
     measured = [_reading(it) for it in sorted(readings, key=lambda it: (it.node, it.uuid))]
-    return {"deployments": [_row(row) for row in rows], **held, "gpus": measured}
+    return {"deployments": [_row(row) for row in rows], **held, "gpus": measured, "trouble": trouble or None}
 
 
 def _row(row: Row) -> Json:

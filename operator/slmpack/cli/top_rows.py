@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from math import isfinite
 from typing import Any
 
 from slmpack.api.parse import parse_metadata, parse_status
-from slmpack.api.status import PlacementStatus, SLMDeploymentStatus
+from slmpack.api.status import NOTHING_SAID, PlacementStatus, SLMDeploymentStatus
 from slmpack.domain.load import GpuReading, LoadSample
 from slmpack.domain.scale_decision import FigureName
 from slmpack.domain.sharing import kind_of
@@ -80,6 +81,8 @@ class Row:
     """When they were measured or, from status, told."""
     outdated: bool
     """Whether status is of an older spec than the present one."""
+    told: bool = True
+    """Whether an operator has written a status at all."""
     trouble: tuple[str, ...] = ()
     """Why something is not known, though it was asked for."""
 
@@ -92,7 +95,7 @@ def make_row(raw: Raw, *, loads: Mapping[Key, LoadSample], gpus: Iterable[GpuRea
     status = parse_status(raw)
     ready = next((it for it in status.conditions if it.type == "Ready"), None)
     scaling = status.scaling
-    told = {} if scaling is None else {it.name: it.value for it in scaling.figures}
+    told = {} if scaling is None else {it.name: it.value for it in scaling.figures if isfinite(it.value)}
     key = Key(meta.namespace, meta.name)
     sample = loads.get(key)
     at = sample.at if sample is not None else scaling.decided_at if scaling is not None and told else None
@@ -115,6 +118,7 @@ def make_row(raw: Raw, *, loads: Mapping[Key, LoadSample], gpus: Iterable[GpuRea
         source="" if at is None else "status" if sample is None else "prometheus",
         at=at,
         outdated=status.observed_generation is not None and status.observed_generation < meta.generation,
+        told=bool(raw.get("status")) and raw["status"] != NOTHING_SAID,
         trouble=() if sample is None else sample.trouble,
     )
 
@@ -123,7 +127,9 @@ def _gpus(status: SLMDeploymentStatus) -> GpuCount | None:
     """A whole GPU is one pod's; a share may be on any GPU of its node, and shares of one node may be on the same."""
     placed = [it for it in status.placements if it.node]
     if not placed:
-        return None if status.ready_replicas is None else GpuCount(count=0, exact=True)
+        # one that is Ready is somewhere, and one that is not listed may be
+        there = status.ready_replicas if status.placements else status.replicas or status.ready_replicas
+        return GpuCount(count=0, exact=True) if there == 0 else None
     whole = {it.pod for it in placed if kind_of(it.share) in {"Exclusive", "MpsPack"}}
     shares = Counter((it.node, it.share) for it in placed if it.pod not in whole)
     fewest: dict[str, int] = {}

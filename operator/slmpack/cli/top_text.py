@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from math import isfinite
 
+from slmpack.cli.one_line import one_line
 from slmpack.cli.top_gpus import GpuRow
 from slmpack.cli.top_rows import Row
 from slmpack.domain.load import GpuReading
@@ -15,6 +17,8 @@ __all__ = ["print_top"]
 NONE = "-"
 """Not known."""
 MS = 1000.0
+MANY = 1e6
+"""Beyond, digits say nothing any more."""
 LEGEND = (
     "- is not known. CARRIED is modelled: the most REQ/S within the bounds. ITL is the mean, TTFT the 95th percentile,"
     " KV of the fullest replica, W of the hottest GPU, whoever is on it."
@@ -52,10 +56,10 @@ def _deployments(rows: Sequence[Row], now: datetime) -> str:
     if any(row.source == "status" for row in rows):
         notes.append(AS_TOLD)
     notes += [f"{row.key}: {why}" for row in rows for why in row.trouble]
-    silent = [str(row.key) for row in rows if not row.reason]
+    silent = [str(row.key) for row in rows if not row.told]
     if silent:
         notes.append(f"No operator has written the status of {', '.join(silent)}.")
-    return table + "\n" + "".join(f"{note}\n" for note in notes)
+    return table + "\n" + "".join(f"{one_line(note)}\n" for note in notes)
 
 
 def _cells(row: Row, now: datetime) -> Cells:
@@ -70,8 +74,8 @@ def _cells(row: Row, now: datetime) -> Cells:
         _number(row.arriving_s),
         _number(row.capacity_s),
         _number(row.tokens_s),
-        NONE if row.itl_s is None else f"{_number(row.itl_s * MS)} ms",
-        NONE if row.ttft_s is None else f"{_number(row.ttft_s * MS)} ms",
+        _number(row.itl_s, " ms", times=MS),
+        _number(row.ttft_s, " ms", times=MS),
         _part(row.kv_usage),
         NONE if row.power is None else f"{row.power.text} {row.power.basis}",
         NONE if row.at is None else _age(now - row.at),
@@ -118,19 +122,23 @@ def _readings(readings: Iterable[GpuReading], now: datetime) -> str:
 
 def _table(head: Cells, rows: Sequence[Cells]) -> str:
     """Three spaces between columns, nothing after the last, as kubectl does."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows))
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
-def _number(value: float | None) -> str:
-    if value is None:
+def _number(value: float | None, unit: str = "", *, times: float = 1.0) -> str:
+    if value is None or not isfinite(value * times):
         return NONE
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    shown = value * times
+    return (f"{shown:,.0f}" if 100 <= shown <= MANY else f"{shown:.3g}") + unit
 
 
 def _part(value: float | None) -> str:
-    return NONE if value is None else f"{100 * value:.0f}%"
+    if value is None or abs(value) > MANY:
+        return _number(value, "%", times=100)
+    return f"{100 * value:.0f}%"
 
 
 def _age(age: timedelta) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import TypeAlias
 
-__all__ = ["Markup", "Styles", "isolated", "join", "scrolling", "tag", "text"]
+__all__ = ["Markup", "Styles", "isolated", "join", "printable", "scrolling", "tag", "text"]
 
 VOID = frozenset({"meta", "link", "br", "hr"})
 _NO_CHARACTER = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
@@ -25,9 +25,14 @@ Child: TypeAlias = "str | Iterable[Child] | None"
 """A Markup stays as it is, any other string is escaped, None is nothing."""
 
 
+def printable(words: str) -> str:
+    """With a substitute for what no document may hold."""
+    return _NO_CHARACTER.sub(SUBSTITUTE, words)
+
+
 def text(words: str) -> Markup:
     """Any string as the page shows it, in an element or in an attribute."""
-    return Markup(html.escape(_NO_CHARACTER.sub(SUBSTITUTE, words), quote=True))
+    return Markup(html.escape(printable(words), quote=True))
 
 
 def join(*children: Child) -> Markup:

@@ -14,6 +14,7 @@ from slmpack.adapters.health import HealthServer
 from slmpack.adapters.plan_page import LEAST_SECONDS, REFRESH_SECONDS, PlanPage
 from slmpack.domain.plan import ClusterPlan
 from slmpack.domain.snapshot import Snapshot
+from slmpack.page.document import Body, Document, Frame, render_document
 from slmpack.page.gather import gather_sheet
 from tests.support.builders import POLICY, a_demand, a_deployment, a_snapshot, mps_node, plan
 from tests.support.fake_clock import FakeClock
@@ -55,7 +56,7 @@ def _world(name: str = "qwen") -> tuple[ClusterPlan, Snapshot]:
 
 
 async def _html(page: PlanPage, *, refreshes: bool = True) -> str:
-    return (await page.document(refreshes=refreshes)).html
+    return (await page.page(refreshes=refreshes)).body.decode()
 
 
 async def test_before_the_first_plan(page: PlanPage) -> None:
@@ -130,7 +131,7 @@ async def test_the_age_is_that_of_the_plan_that_is_shown(page: PlanPage, clock: 
 
 async def test_how_it_is_served(page: PlanPage, url: str) -> None:
     page.see(*_world())
-    document = await page.document(refreshes=False)
+    document = await page.page(refreshes=False)
     async with aiohttp.ClientSession() as session, session.get(f"{url}/?refresh=no") as answer:
         assert answer.status == 200
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
@@ -162,6 +163,32 @@ async def test_without_the_flag_there_is_no_page(patient: Patient) -> None:
     await server.close()
 
 
+async def test_all_who_ask_share_the_bytes_until_a_word_changes(page: PlanPage, clock: FakeClock) -> None:
+    page.see(*_world())
+    first = await page.page(refreshes=True)
+    assert (await page.page(refreshes=True)).body is first.body
+    assert (await page.page(refreshes=False)).body is not first.body
+    assert (await page.page(refreshes=True)).body is first.body
+    clock.advance(1)
+    assert "planned 1 s ago" in await _html(page)
+
+
+async def test_the_whole_page_is_made_outside_of_the_loops_thread(
+    page: PlanPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def render(body: Body, frame: Frame) -> Document:
+        threads.append(threading.current_thread())
+        return render_document(body, frame)
+
+    monkeypatch.setattr(plan_page, "render_document", render)
+    page.see(*_world())
+    await asyncio.gather(*(_html(page) for _ in range(5)))
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
+
+
 async def test_a_page_that_cannot_be_made_is_no_trouble_for_health(
     page: PlanPage, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +196,40 @@ async def test_a_page_that_cannot_be_made_is_no_trouble_for_health(
     page.see(*_world())
     async with aiohttp.ClientSession() as session:
         async with session.get(url) as answer:
-            assert answer.status == 500
+            assert answer.status == 200
+            html = await answer.text()
         async with session.get(f"{url}/healthz") as answer:
             assert answer.status == 200
+    assert "The last plan cannot be drawn. That is a fault of slmpack" in html
+    assert "no page of a plan" in html
+    assert "Nothing has been planned yet" not in html
+
+
+async def test_a_plan_that_cannot_be_drawn_is_tried_and_logged_once_and_the_page_before_stays(
+    page: PlanPage, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    page.see(*_world())
+    await _html(page)
+    tries = []
+
+    def fail(*_: object) -> None:
+        tries.append(1)
+        raise ValueError("no such bar")
+
+    monkeypatch.setattr(plan_page, "gather_sheet", fail)
+    clock.advance(LEAST_SECONDS)
+    page.see(*_world("other"))
+    for _ in range(3):
+        clock.advance(LEAST_SECONDS)
+        html = await _html(page)
+        assert "qwen-0" in html
+        assert "The last plan cannot be drawn; below is an earlier one." in html
+    assert "planned 4 s ago" in html, "the age is that of the plan that is shown"
+    assert len(tries) == 1
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "no such bar" in caplog.text
+    monkeypatch.setattr(plan_page, "gather_sheet", gather_sheet)
+    page.see(*_world("third"))
+    html = await _html(page)
+    assert "third-0" in html
+    assert "cannot be drawn" not in html

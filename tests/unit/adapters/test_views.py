@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from slmpack.adapters.views import node_view, pod_view
+from slmpack.adapters.views import UNITS_MAX, node_view, pod_view
 from slmpack.devcluster.nodes import a100_mig_node, tainted, whole_node
 from slmpack.domain.snapshot import PodPhase, PodView
 
@@ -159,3 +159,39 @@ def test_a_node_without_gpu_is_left_out_but_one_that_lost_its_gpus_is_not() -> N
     assert node_view(raw) is not None
     raw["metadata"]["labels"] = {}
     assert node_view(raw) is None
+
+
+@pytest.mark.parametrize(
+    ("units", "said"),
+    [
+        ("1e9", "status.allocatable has 1000000000 nvidia.com/gpu; a node has at most 3072"),
+        (3073, "a node has at most 3072"),
+        (None, "nvidia.com/gpu: None is not a Kubernetes quantity"),
+        (True, "nvidia.com/gpu: True is not a Kubernetes quantity"),
+    ],
+)
+def test_a_number_of_gpus_that_cannot_be_makes_no_view(
+    units: object, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = whole_node("n", gpus=1)
+    node["metadata"]["creationTimestamp"] = STARTED
+    node["status"]["allocatable"]["nvidia.com/gpu"] = units
+    assert node_view(node) is None
+    assert said in caplog.text
+    assert "pydantic" not in caplog.text
+    node["status"]["allocatable"]["nvidia.com/gpu"] = UNITS_MAX
+    assert node_view(node) is not None
+
+
+def test_a_field_of_another_type_is_named_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    assert node_view({"metadata": {"name": "n", "creationTimestamp": STARTED, "labels": 3}}) is None
+    assert "metadata.labels: Input should be a valid dictionary, not 3" in caplog.text
+    assert "errors.pydantic.dev" not in caplog.text
+
+
+def test_a_pod_asks_for_no_more_than_a_node_can_have() -> None:
+    container = {"resources": {"requests": {"nvidia.com/gpu": "1e9", "memory": "1Ti"}}}
+    assert _view(spec={"containers": [container, container]}).requests == {
+        "nvidia.com/gpu": UNITS_MAX,
+        "memory": 2 * 1024**4,
+    }

@@ -113,7 +113,7 @@ def test_the_token_is_mounted_into_the_operators_pod_alone() -> None:
 
 
 def _people(rendered: Rendered, suffix: str) -> tuple[set[tuple[str, str]], set[str]]:
-    role = rendered.one("ClusterRole", f"slmpack-{RELEASE_NAMESPACE}-{suffix}")
+    role = rendered.one("ClusterRole", f"slmpack:{RELEASE_NAMESPACE}:{suffix}")
     rules = {pair for rule in role["rules"] for pair in product(rule["resources"], rule["verbs"])}
     assert all(rule["apiGroups"] == ["slmpack.dev"] for rule in role["rules"])
     prefix = "rbac.authorization.k8s.io/aggregate-to-"

@@ -28,7 +28,8 @@ BY_SCHEMA: list[tuple[dict[str, Any], str]] = [
     ({"probes": {"liveness": {"httpGet": {}}}}, "additional properties 'httpGet' not allowed"),
     ({"metrics": {"engines": {"interval": "15"}}}, "at '/metrics/engines/interval'"),
     ({"metrics": {"engines": {"interval": ""}}}, "minLength: got 0, want 1"),
-    ({"networkPolicy": {"egress": {"apiServerCIDRs": ["10.0.0.1"]}}}, "at '/networkPolicy/egress/apiServerCIDRs/0'"),
+    ({"networkPolicy": {"egress": {"apiServerPorts": []}}}, "at '/networkPolicy/egress/apiServerPorts': minItems"),
+    ({"fullnameOverride": 123}, "at '/fullnameOverride': got number, want string"),
     ({"resources": {"limit": {}}}, "additional properties 'limit' not allowed"),
 ]
 BY_TEMPLATE: list[tuple[dict[str, Any], str]] = [
@@ -54,6 +55,20 @@ BY_TEMPLATE: list[tuple[dict[str, Any], str]] = [
         {"metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}},
         "the operator would be scraped twice",
     ),
+    (
+        {"networkPolicy": {"egress": {"apiServerCIDRs": ["10.0.0.1"]}}},
+        'apiServerCIDRs holds "10.0.0.1", which is no CIDR',
+    ),
+    ({"networkPolicy": {"egress": {"apiServerCIDRs": ["10.0.0.256/8"]}}}, "such as 10.0.0.1/32 or fd00::1/128"),
+    ({"nameOverride": "Slm"}, 'nameOverride is "Slm", which no object may be called'),
+    ({"fullnameOverride": "a.b"}, 'fullnameOverride is "a.b", which no object may be called'),
+    ({"priorityClassName": "very high"}, 'priorityClassName is "very high"'),
+    ({"extraEnv": [{"name": "POD_NAME", "value": "x"}]}, 'extraEnv holds "POD_NAME", which is set already'),
+    (
+        {"hub": {"tokenSecret": {"name": "hub"}}, "extraEnv": [{"name": "HF_TOKEN", "value": "x"}]},
+        'extraEnv holds "HF_TOKEN", which is set already',
+    ),
+    ({"extraEnv": [{"name": "TWICE"}, {"name": "TWICE"}]}, 'extraEnv holds "TWICE", which is set already'),
     ({"metrics": {"prometheusRule": {"disabledAlerts": ["SlmpackTypo"]}}}, "names SlmpackTypo, which no rule"),
 ]
 

@@ -192,7 +192,9 @@ def test_each_dashboard_is_a_config_map_for_grafanas_sidecar(boards: list[str], 
     }
     maps = render(values, chart=chart).of("ConfigMap")
     assert {name: json.loads(text) for one in maps for name, text in one["data"].items()} == written
-    assert {one["metadata"]["name"] for one in maps} == {f"slmpack-dashboard-{name}" for name in boards}
+    assert {one["metadata"]["name"] for one in maps} == {
+        f"slmpack.{RELEASE_NAMESPACE}-dashboard-{name}" for name in boards
+    }
     for one in maps:
         assert one["metadata"]["labels"]["grafana_dashboard"] == "1"
         assert one["metadata"]["annotations"] == {"grafana_folder": "GPUs"}

@@ -58,7 +58,7 @@ BAD: list[tuple[str, bytes, str]] = [
         "an unreadable quantity",
         GOOD.encode() + b"---\nkind: Node\nmetadata: {name: n, labels: {nvidia.com/gpu.product: NVIDIA-L4}}\n"
         b"status: {allocatable: {cpu: many}}\n",
-        "unreadable node n: 'many' is not a Kubernetes quantity",
+        "unreadable node n: cpu: 'many' is not a Kubernetes quantity",
     ),
     ("labels that are none", GOOD.encode() + b"---\nkind: Node\nmetadata: {name: n, labels: 3}\n", "unreadable node n"),
     (

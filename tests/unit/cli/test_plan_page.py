@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from slmpack.devcluster.nodes import whole_node
 from tests.unit.cli.cases import a_cr, slmpack, some_nodes, write
 
 
@@ -53,6 +54,62 @@ def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "plan.html: cannot be written: No such file or directory" in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("", "--html: the name is empty"),
+        (" ", "--html: the name is empty"),
+        ("no/plan.html", "No such file"),
+        (".", "it is a folder"),
+        ("/proc/plan.html", "/proc/plan.html: cannot be written: "),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_read(where: str, said: str) -> None:
+    result = slmpack("plan", "-f", "/nonexistent.yaml", "--html", where)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert said in result.stderr
+    assert "nonexistent" not in result.stderr
+
+
+def test_the_page_takes_the_place_of_an_old_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, link, path = _world(tmp_path), tmp_path / "link.html", tmp_path / "plan.html"
+    path.write_text("old", encoding="utf-8")
+    path.chmod(0o640)
+    link.symlink_to(path)
+    with path.open(encoding="utf-8") as reader:
+        slmpack("plan", "-f", world, "--html", str(link))
+        assert reader.read() == "old", "who reads it keeps the old one"
+    assert path.read_text(encoding="utf-8").endswith("</html>\n")
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    before = path.read_bytes()
+    result = slmpack("plan", "-f", world, "--html", str(path))
+    assert result.exit_code == 1
+    assert "cannot be written: No space left on device" in result.stderr
+    assert path.read_bytes() == before
+    assert [it.name for it in tmp_path.iterdir() if it.name.endswith(".part")] == []
+
+
+def test_a_device_is_written_to(tmp_path: Path) -> None:
+    result = slmpack("plan", "-f", _world(tmp_path), "--html", "/dev/null")
+    assert result.exit_code == 2
+    assert not Path("/dev/null").is_file()
+
+
+def test_names_and_messages_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    node = whole_node("n\x1b[31m\x9bx", gpus=1)
+    crs = [a_cr("a\x1b]0;t\x07b", replicas=5), a_cr("c\x1b[2J", model={"source": "hf://a/b\x1b[2J"})]
+    result = slmpack("plan", "-f", write(tmp_path, "all.yaml", *crs, node), "--html", str(tmp_path / "p.html"))
+    assert result.exit_code == 2, result.output
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", result.stdout)
+    assert "a\ufffd]0;t\ufffdb" in result.stdout
 
 
 def test_it_says_what_the_terminal_says(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from slmpack.api.crd import build_crd
 from slmpack.cli import main, top_command
 from slmpack.cli.completion import kubectl_answer
 from slmpack.cli.top import SORTS
+from slmpack.cli.top_json import top_to_json
 from slmpack.cli.top_rows import GpuCount, make_row
 from slmpack.cli.top_text import print_top
 from slmpack.devcluster.cluster import EmbeddedCluster
@@ -109,7 +111,7 @@ def test_what_nobody_told_is_a_dash() -> None:
     assert the_row({"observedGeneration": -1}) == row
     assert "No operator has written the status of team/chat." in print_top([row], None, (), now=NOW)
     fixed = the_row(COUNTS | {"reason": "AllReady"})
-    assert line_of(fixed) == "team chat 2/3 0 MpsShare 1/4 - - - - - - - - AllReady"
+    assert line_of(fixed) == "team chat 2/3 - MpsShare 1/4 - - - - - - - - AllReady"
     assert "--prometheus-url" not in print_top([fixed], None, (), now=NOW)
 
 
@@ -120,7 +122,7 @@ def test_what_is_measured_takes_the_place_of_what_status_told() -> None:
     row = the_row(COUNTS | {"scaling": SCALING}, sample=sample)
     assert (
         line_of(row)
-        == "team chat 2/3 0 MpsShare 1/4 150 20 2,346 10 ms - 91% 350 (300 to 400) estimate 4s PowerCeiling"
+        == "team chat 2/3 - MpsShare 1/4 150 20 2,346 10 ms - 91% 350 (300 to 400) estimate 4s PowerCeiling"
     )
     notes = print_top([row], None, (), now=NOW)
     assert "team/chat: ttft_s: why" in notes
@@ -135,7 +137,6 @@ def test_what_is_measured_takes_the_place_of_what_status_told() -> None:
         (placed("MpsShare 1/4", *((f"chat-{n}", "a") for n in range(5))), GpuCount(count=2, exact=False)),
         (placed("MigSlice 1g.10gb", ("chat-0", "a"), ("chat-1", "b")), GpuCount(count=2, exact=False)),
         (placed("MigSlice 1g.10gb", *((f"chat-{n}", "a") for n in range(8))), GpuCount(count=2, exact=False)),
-        (placed("Exclusive", ("chat-0", "")), GpuCount(count=0, exact=True)),
         (
             placed("Exclusive", ("chat-0", "a")) + placed("MpsShare 1/2", ("chat-1", "a")),
             GpuCount(count=2, exact=False),
@@ -144,6 +145,53 @@ def test_what_is_measured_takes_the_place_of_what_status_told() -> None:
 )
 def test_gpus_are_counted_where_they_can_be(placements: list[Json], count: GpuCount) -> None:
     assert the_row({"replicas": 1, "readyReplicas": 1, "placements": placements}).gpus == count
+
+
+@pytest.mark.parametrize(
+    ("status", "count"),
+    [
+        ({"readyReplicas": 3, "placements": 5}, None),
+        ({"readyReplicas": 0, "replicas": 3, "placements": [{"pod": 1}]}, None),
+        ({"readyReplicas": 1, "placements": placed("Exclusive", ("chat-0", ""))}, None),
+        ({"readyReplicas": 0, "replicas": 1, "placements": placed("Exclusive", ("chat-0", ""))}, GpuCount(count=0, exact=True)),
+        ({"readyReplicas": 0, "replicas": 0}, GpuCount(count=0, exact=True)),
+        ({"readyReplicas": 0}, GpuCount(count=0, exact=True)),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_no_gpus_is_said_only_where_that_is_known(status: Json, count: GpuCount | None) -> None:
+    assert the_row(status).gpus == count
+
+
+@pytest.mark.parametrize(("value", "shown"), [("NaN", "-"), (1e999, "-"), ("-Infinity", "-"), (1e300, "1e+300"), (1234567.0, "1.23e+06"), (999999.0, "999,999")])  # fmt: skip
+def test_figures_are_numbers_that_can_be_read(value: object, shown: str) -> None:
+    names = ("arrivals", "capacity", "itl", "ttftP95", "kvUsage")
+    row = the_row({"reason": "X", "scaling": SCALING | {"figures": [{"name": name, "value": value} for name in names]}})
+    assert line_of(row).split()[5:7] == [shown, shown]
+    text = print_top([row], None, (), now=NOW)
+    assert "nan" not in text.lower().splitlines()[1]
+    assert "inf" not in text.lower()
+    assert max(map(len, text.splitlines()[1].split())) <= 12
+    json.dumps(top_to_json([row], None, ()), allow_nan=False)
+
+
+def test_what_overflows_in_its_unit_is_not_known() -> None:
+    figures = [{"name": name, "value": 1.7e308} for name in ("itl", "kvUsage")]
+    row = the_row({"reason": "X", "scaling": SCALING | {"figures": figures}})
+    assert line_of(row).split()[3:12] == ["-"] * 8 + ["350"]
+
+
+def test_nobodys_words_break_the_table() -> None:
+    row = the_row({"reason": "A\n\x1b[31mB\x9b", "share": "Mps\x1b]0;t\x07\tx\u2028"})
+    text = print_top([row, the_row(None)], None, (), now=NOW)
+    assert text.splitlines()[3] == "", "one line for each"
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028]", text)
+    assert "A \ufffd[31mB\ufffd" in text
+
+
+def test_only_what_has_no_status_is_said_to_have_none() -> None:
+    rows = [the_row(COUNTS), the_row({"conditions": 5})]
+    assert "No operator" not in print_top(rows, None, (), now=NOW)
 
 
 def test_gpus_of_replicas_that_status_has_no_room_for_are_not_counted() -> None:
@@ -194,6 +242,7 @@ async def kubeconfig(tmp_path: Path) -> AsyncIterator[str]:
                 continue
             figures = [{"name": "arrivals", "value": arrivals}]
             status = {
+                "placements": placed("Exclusive", ("chat-0", "l4"))[:ready],
                 "readyReplicas": ready,
                 "desiredReplicas": 2,
                 "scaling": SCALING | {"figures": figures},
@@ -280,8 +329,13 @@ async def test_a_prometheus_that_does_not_answer_leaves_what_status_told(kubecon
         "--kubeconfig", kubeconfig, "-A", "--prometheus-url", "http://127.0.0.1:9", "--metrics-timeout", "0.5"
     )
     assert result.exit_code == 0, result.output
-    assert "nothing is measured: " in result.stderr
+    assert result.stderr.count("nothing is measured: ") == 1
+    assert result.stderr.count("127.0.0.1:9") == 1
     assert "estimate" in result.stdout
+    args = ("--kubeconfig", kubeconfig, "-A", "-o", "json")
+    assert json.loads((await top(*args)).stdout)["trouble"] is None
+    found = json.loads((await top(*args, "--prometheus-url", "http://127.0.0.1:9", "--metrics-timeout", "0.5")).stdout)
+    assert "127.0.0.1:9" in found["trouble"]
 
 
 async def test_names_are_completed_from_the_cluster(kubeconfig: str) -> None:
