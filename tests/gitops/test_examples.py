@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 
 from slmpack.api.parse import parse_slmdeployment
 from slmpack.api.v1alpha1 import SLMDeployment
@@ -98,11 +96,10 @@ def test_flux_would_refuse_a_broken_one(change: Any, words: str) -> None:
 
 
 def test_the_values_fit_the_chart(tmp_path: Path) -> None:
-    schema = json.loads((ROOT / "charts" / "slmpack" / "values.schema.json").read_text(encoding="utf-8"))
+    """Helm itself judges them by values.schema.json, together with the chart's own."""
     releases = _releases()
     assert len(releases) == 3
     for values in releases:
-        Draft7Validator(schema).validate(values)
         (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
         rendered = helm(
             "template", "slmpack", str(ROOT / "charts/slmpack"), "-f", str(tmp_path / "values.yaml"), home=tmp_path
