@@ -201,6 +201,13 @@ def test_no_rule_of_accessibility_is_broken(look: Look, example: Made, width: in
     assert sight.violations() == []
 
 
+@pytest.mark.parametrize("width", [400, 500, 640])
+def test_words_of_a_table_stay_whole_in_a_narrow_window(look: Look, example: Made, width: int) -> None:
+    rows = look(example.address, width=width).boxes(".facts tr")
+    assert rows
+    assert max(row["bottom"] - row["top"] for row in rows) < 120
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("world", WORLDS)
 def test_no_world_breaks_a_rule_of_accessibility(look: Look, worlds: dict[str, str], world: str, scheme: str) -> None:

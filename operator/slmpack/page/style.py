@@ -192,7 +192,7 @@ figure.curve svg{display:block;width:100%;height:auto}
 @container (max-width:460px){.curve text{font-size:16px}}
 footer{margin-top:36px;padding-top:12px;border-top:1px solid var(--line);color:var(--muted);font-size:12px}
 footer p+p{margin-top:4px}
-@media (max-width:640px){.facts th,.facts td.n{white-space:normal}
+@media (max-width:640px){.facts th,.facts td.n{white-space:normal;overflow-wrap:normal}.facts td.note{width:auto}
 .page{padding:14px 12px 36px}.node{padding:10px}.body{padding:12px 10px}}
 @media print{body{background:#fff}.jump,.skip{display:none}.panel{break-inside:avoid}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}details::details-content{content-visibility:visible;
