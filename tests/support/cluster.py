@@ -44,7 +44,8 @@ async def _play(control_plane: ControlPlane, *, seed: int) -> None:
         await client.create(CRD_PATH, build_crd())
         async with Kubelets(client, nodes=demo_nodes(), clock=system_clock, seed=seed):
             _say(
-                "the CRD is applied; start the operator with: .venv/bin/slmpack run (and see it: .venv/bin/slmpack plan --cluster)"
+                "the CRD is applied; start the operator with: .venv/bin/slmpack run --lease-namespace default"
+                " (and see it: .venv/bin/slmpack plan --cluster; where the Hub is out of reach, give both --bundled-models)"
             )
             sys.stdout.write(f"export KUBECONFIG={kubeconfig}\n")
             sys.stdout.flush()
