@@ -15,16 +15,25 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from benchmarks.autoscaling_bars import Compared, compare, seed_lines, table_lines, verdicts
+from benchmarks.autoscaling_bars import (
+    STEP_HEAD,
+    Compared,
+    compare,
+    seed_lines,
+    step_line,
+    table_lines,
+    verdicts,
+)
 from slmpack.cli.manifests import read_manifests
 from slmpack.cli.world import Question, observe_world
 from slmpack.simulate.ground import Ground, ground_for
 from slmpack.simulate.placement import PlacementName
 from slmpack.simulate.policies.catalogue import BASELINES
 from slmpack.simulate.results import Figures
+from slmpack.simulate.rows import ORACLE, Row, Setting
 from slmpack.simulate.run import OURS
 from slmpack.simulate.scenario import Scenario, read_scenario
-from slmpack.simulate.sweep import ORACLE, Row, Setting, Stage, fluid_bound, run_settings, settings_of
+from slmpack.simulate.sweep import Stage, fluid_bound, run_settings, settings_of
 from slmpack.simulate.trace import Trace, clone, read_trace
 
 __all__ = ["PlayedBefore", "main", "plan_of", "thinned"]
@@ -59,8 +68,11 @@ class Plan:
 def main(words: Sequence[str] = ()) -> int:
     plan = plan_of(words)
     found: list[Compared] = []
+    steps: list[str] = []
     for name in plan.scenarios:
-        found += _scenario(name, plan)
+        rows, compared = _scenario(name, plan)
+        found += compared
+        steps.append(step_line(name, rows, compared[0].bar))
     print()
     if plan.policies == (OURS,):
         print("\n".join(seed_lines(found)))
@@ -71,7 +83,7 @@ def main(words: Sequence[str] = ()) -> int:
             word = {True: "pass", False: "MISS", None: "-"}[verdict.passed]
             print(f"  {word:4}  {verdict.name}: {verdict.why}")
     print()
-    print("\n".join(table_lines(found)))
+    print("\n".join([*table_lines(found), "", *STEP_HEAD, *steps]))
     return 0
 
 
@@ -105,7 +117,7 @@ def plan_of(words: Sequence[str]) -> Plan:
     )
 
 
-def _scenario(name: str, plan: Plan) -> list[Compared]:
+def _scenario(name: str, plan: Plan) -> tuple[list[Row], list[Compared]]:
     scenario, ground, traces = _read(name, plan)
     settings = settings_of(plan.policies, placements=PLACEMENTS, starts=plan.starts)
     settings = thinned(settings) if plan.quick else settings
@@ -120,11 +132,7 @@ def _scenario(name: str, plan: Plan) -> list[Compared]:
         remember=cache.remember,
     )
     fluid = max(fluid_bound(scenario, ground, traces(seed), seed=seed) for seed in plan.seeds)
-    return [_compare(rows, scenario, start, fluid) for start in plan.starts]
-
-
-def _compare(rows: Sequence[Row], scenario: Scenario, start: str, fluid: float) -> Compared:
-    return compare(rows, scenario=scenario.name, kind=scenario.kind, start=start, fluid=fluid)
+    return rows, [compare(rows, scenario=name, kind=scenario.kind, start=start, fluid=fluid) for start in plan.starts]
 
 
 def thinned(settings: Sequence[Setting]) -> list[Setting]:

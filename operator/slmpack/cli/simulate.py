@@ -32,9 +32,10 @@ from slmpack.simulate.policies.kpa import KpaRule
 from slmpack.simulate.policies.kubeai import KubeAiRule
 from slmpack.simulate.policies.wva import WvaRule
 from slmpack.simulate.report import results_table, to_json
+from slmpack.simulate.rows import ORACLE, TARGET
 from slmpack.simulate.run import OURS, Job, Result, bounds_of, simulate
 from slmpack.simulate.scenario import Scenario
-from slmpack.simulate.sweep import ORACLE, TARGET, Stage, best_oracle, fluid_bound
+from slmpack.simulate.sweep import Stage, best_oracle, fluid_bound
 from slmpack.simulate.trace import Trace, TraceError, clone, read_trace
 
 __all__ = ["answer_simulate"]

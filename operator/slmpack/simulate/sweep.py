@@ -1,11 +1,10 @@
-"""Sweeps: every setting of a policy over seeds, the Pareto front, and the cheapest setting that keeps a bar.
+"""Sweeps: every setting of a policy over seeds, and the cheapest setting that keeps a bar.
 
 The worst decile of the seeds counts, for latency and for cost alike: with fewer than ten seeds, the worst one.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -17,52 +16,17 @@ from slmpack.simulate.oracle import ORACLE_RULES, Clairvoyant, OracleRule, fluid
 from slmpack.simulate.placement import PlacementName
 from slmpack.simulate.policies.base import Rule
 from slmpack.simulate.policies.catalogue import BASELINES
+from slmpack.simulate.race import closed_part, open_places
 from slmpack.simulate.results import Figures
+from slmpack.simulate.rows import ORACLE, Bar, Row, Setting
 from slmpack.simulate.run import OURS, Job, bounds_of, simulate
 from slmpack.simulate.scenario import Scenario
 from slmpack.simulate.trace import Trace
 
-__all__ = [
-    "ORACLE",
-    "TARGET",
-    "Bar",
-    "Row",
-    "Setting",
-    "Split",
-    "Stage",
-    "best_oracle",
-    "cheapest",
-    "fluid_bound",
-    "front",
-    "run_settings",
-    "settings_of",
-    "split",
-    "worst",
-]
+__all__ = ["Stage", "best_oracle", "fluid_bound", "run_settings", "settings_of"]
 
-ORACLE = "oracle"
-_DECILE = 0.1
-_CLEARLY = 0.03
-"""Screening: dearer by this part, and no better, is given up after the first seed."""
-_ALIKE = 0.003
-"""Screening: parts of the requests by which one seed may flatter a setting."""
-_HOPELESS, _FAR = 0.985, 0.01
-"""Screening: a bar is 99.5 % in time, or what ours keeps where that is less; what misses it by a percent with the first
-seed will not keep it in the worst decile."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """One point of a sweep."""
-
-    policy: str
-    """Of the catalogue, `slmpack` or `oracle`."""
-    point: str
-    """The swept values, in words; empty for ours, which has none."""
-    rule: Rule | OracleRule | None
-    placement: PlacementName
-    start: str
-    """One of starts.PRESETS."""
+_FIRST_PART = 0.5
+"""Of the progress: the first seed of every setting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,80 +38,6 @@ class Stage:
     trace_of: Callable[[int], Trace]
     """By seed: copies of a trace are shifted by it."""
     seeds: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One setting's figures, by seed."""
-
-    setting: Setting
-    seeds: tuple[int, ...]
-    figures: tuple[Figures, ...]
-
-    @property
-    def slo(self) -> float:
-        """Part of the requests in time, at the worst decile of the seeds."""
-        return worst([one.slo_attainment for one in self.figures], high=True)
-
-    @property
-    def worst_tenant(self) -> float:
-        """The same of the worst tenant."""
-        return worst([one.worst_tenant_slo for one in self.figures], high=True)
-
-    @property
-    def gpu_hours(self) -> float:
-        """At the worst decile of the seeds."""
-        return worst([one.gpu_hours for one in self.figures], high=False)
-
-    @property
-    def j_per_token(self) -> float:
-        """At the worst decile of the seeds."""
-        return worst([one.j_per_token for one in self.figures], high=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
-    """What has to be kept, parts of the requests."""
-
-    slo: float
-    worst_tenant: float = 0.0
-
-    def kept_by(self, row: Row) -> bool:
-        """Whether a setting keeps it in the worst decile of the seeds."""
-        return row.slo >= self.slo and row.worst_tenant >= self.worst_tenant
-
-
-TARGET = Bar(slo=0.995, worst_tenant=0.985)
-"""What every policy is to keep."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
-    """GPU-hours at one bar, from the baseline as Kubernetes runs it to ours: what each step saves. None: not kept."""
-
-    baseline: Row | None
-    """The cheapest of all baselines, placed by Kubernetes."""
-    placed: Row | None
-    """The cheapest of all baselines with our placement and victims."""
-    ours: Row | None
-    """Ours."""
-    ours_awake: Row | None
-    """Ours where replicas wake in 2 s."""
-
-    @property
-    def placement(self) -> float | None:
-        """Part of the baseline's GPU-hours that our placement saves."""
-        return _saved(self.baseline, self.placed)
-
-    @property
-    def policy(self) -> float | None:
-        """Part of what is left that our decisions save."""
-        return _saved(self.placed, self.ours)
-
-    @property
-    def wake_up(self) -> float | None:
-        """Part of what is left that fast starts save."""
-        return _saved(self.ours, self.ours_awake)
 
 
 def settings_of(
@@ -183,29 +73,42 @@ def run_settings(  # noqa: PLR0913 - how to play, and where what was played is k
     recall: Callable[[Setting, int], Figures | None] = lambda _setting, _seed: None,
     remember: Callable[[Setting, int, Figures], None] = lambda _setting, _seed, _figures: None,
 ) -> list[Row]:
-    """Play every setting; with `screen`, further seeds only for those that the first one does not clearly rule out.
+    """Play every setting; with `screen`, further seeds only for those that may still be the cheapest to keep a bar.
 
-    A setting that was ruled out keeps its row of one seed. More than one worker forks processes. What `recall` knows of
-    an earlier run is not played again; all else is told to `remember` as soon as it is played.
+    Ours is played with every seed. A row with fewer seeds than the stage is not the cheapest of its kind, whatever its
+    further seeds would be. More than one worker forks processes. What `recall` knows of an earlier run is not played
+    again; all else is told to `remember` as soon as it is played.
     """
     rows = [Row(setting=setting, seeds=(), figures=()) for setting in settings]
-    rounds = (stage.seeds[:1], stage.seeds[1:]) if screen else (stage.seeds,)
     _adopt(stage)
     with _workers(workers, stage) as play_all:
-        for index, seeds in enumerate(rounds):
-            chosen = [place for place, row in enumerate(rows) if index == 0 or not _ruled_out(row, rows)]
-            jobs = [(place, seed) for place in chosen for seed in seeds]
+
+        def play(jobs: Sequence[tuple[int, int]], step: Callable[[float], None]) -> None:
+            """Of a row each, a seed each, in order."""
             known = {(place, seed): recall(rows[place].setting, seed) for place, seed in jobs}
-            unknown = [job for job in jobs if known[job] is None]
-            played = play_all(_play, [(rows[place].setting, seed) for place, seed in unknown])
+            played = play_all(
+                _play, [(rows[place].setting, seed) for place, seed in jobs if known[place, seed] is None]
+            )
             for done, (place, seed) in enumerate(jobs, start=1):
-                row = rows[place]
                 figures = known[place, seed]
                 if figures is None:
                     figures = next(played)
-                    remember(row.setting, seed, figures)
+                    remember(rows[place].setting, seed, figures)
+                row = rows[place]
                 rows[place] = replace(row, seeds=(*row.seeds, seed), figures=(*row.figures, figures))
-                progress((index + done / len(jobs)) / len(rounds))
+                step(done / len(jobs))
+
+        first = [
+            (place, seed)
+            for place, setting in enumerate(settings)
+            for seed in (stage.seeds[:1] if screen and setting.policy != OURS else stage.seeds)
+        ]
+        play(first, lambda part: progress(part * _FIRST_PART))
+        count = len(stage.seeds)
+        while screen and (chosen := sorted(open_places(rows, count))):
+            play([(place, stage.seeds[len(rows[place].seeds)]) for place in chosen], lambda _: None)
+            progress(_FIRST_PART + (1 - _FIRST_PART) * closed_part(rows, count))
+    progress(1.0)
     return rows
 
 
@@ -244,50 +147,6 @@ def _play(asked: tuple[Setting, int]) -> Figures:
     return simulate(job, stage.scenario, trace=trace, ground=stage.ground).figures
 
 
-def _ruled_out(row: Row, rows: Sequence[Row]) -> bool:
-    """Whether it is far from any bar, or another of its kind is clearly cheaper and keeps at least as much."""
-    ours = [each.slo for each in rows if each.setting.policy == OURS and each.setting.start == row.setting.start]
-    if ours and row.slo < min(_HOPELESS, min(ours) - _FAR):
-        return True
-    return any(
-        _same_kind(other.setting, row.setting)
-        and other.gpu_hours < row.gpu_hours * (1 - _CLEARLY)
-        and other.j_per_token < row.j_per_token * (1 - _CLEARLY)
-        and other.slo >= min(1.0, row.slo + _ALIKE)
-        and other.worst_tenant >= min(1.0, row.worst_tenant + _ALIKE)
-        for other in rows
-    )
-
-
-def _same_kind(one: Setting, other: Setting) -> bool:
-    """Whether settings compete: oracles with oracles, baselines of one placement with each other."""
-    kinds = [
-        (OURS if each.policy == OURS else ORACLE if each.policy == ORACLE else "", each.placement, each.start)
-        for each in (one, other)
-    ]
-    return kinds[0] == kinds[1]
-
-
-def worst(values: Sequence[float], *, high: bool) -> float:
-    """The worst decile by nearest rank; `high` says that more is better."""
-    ordered = sorted(values, reverse=not high)
-    return ordered[max(0, math.ceil(_DECILE * len(ordered)) - 1)]
-
-
-def front(rows: Iterable[Row]) -> list[Row]:
-    """The rows that no other beats in SLO attainment and GPU-hours both, by rising GPU-hours."""
-    found: list[Row] = []
-    for row in sorted(rows, key=lambda each: (each.gpu_hours, -each.slo)):
-        if not found or row.slo > found[-1].slo:
-            found.append(row)
-    return found
-
-
-def cheapest(rows: Iterable[Row], bar: Bar, *, by: Callable[[Row], float] = lambda row: row.gpu_hours) -> Row | None:
-    """The cheapest row that keeps the bar; None where none does."""
-    return min((row for row in rows if bar.kept_by(row)), key=by, default=None)
-
-
 def best_oracle(
     stage: Stage,
     bar: Bar,
@@ -298,12 +157,11 @@ def best_oracle(
 ) -> OracleRule:
     """The oracle's cheapest setting that keeps the bar; where none does, the one that keeps most."""
     settings = [Setting(policy=ORACLE, point=rule.label, rule=rule, placement="slmpack", start=start) for rule in rules]
-    rows = run_settings(settings, stage, progress=progress)
-    full = [(row, rule) for row, rule in zip(rows, rules, strict=True) if len(row.seeds) == len(stage.seeds)]
-    kept = [(row.gpu_hours, place) for place, (row, _) in enumerate(full) if bar.kept_by(row)]
+    rows = run_settings(settings, stage, screen=False, progress=progress)
+    kept = [(row.gpu_hours, place) for place, row in enumerate(rows) if bar.kept_by(row)]
     if kept:
-        return full[min(kept)[1]][1]
-    return max(full, key=lambda each: (each[0].slo, each[0].worst_tenant))[1]
+        return rules[min(kept)[1]]
+    return max(zip(rows, rules, strict=True), key=lambda each: (each[0].slo, each[0].worst_tenant))[1]
 
 
 def fluid_bound(scenario: Scenario, ground: Ground, trace: Trace, *, seed: int) -> float:
@@ -312,32 +170,3 @@ def fluid_bound(scenario: Scenario, ground: Ground, trace: Trace, *, seed: int) 
     works = works_of(trace, ground, seed=seed, tpot_s=tpot)
     least = 1 if any(ground.scaling(tenant).least for tenant in range(len(ground.views))) else 0
     return fluid_gpu_hours(works, since_s=scenario.warm_up_s, until_s=trace.span_s, least=least)
-
-
-def split(rows: Sequence[Row], bar: Bar) -> Split:
-    """What placement, policy and wake-up each save at one bar, cold starts first."""
-
-    def best(start: str, *, ours: bool, placement: PlacementName = "slmpack") -> Row | None:
-        chosen = [
-            row
-            for row in rows
-            if row.setting.start == start
-            and row.setting.placement == placement
-            and row.setting.policy != ORACLE
-            and (row.setting.policy == OURS) == ours
-        ]
-        return cheapest(chosen, bar)
-
-    return Split(
-        baseline=best("cold", ours=False, placement="kubernetes"),
-        placed=best("cold", ours=False),
-        ours=best("cold", ours=True),
-        ours_awake=best("wake", ours=True),
-    )
-
-
-def _saved(before: Row | None, after: Row | None) -> float | None:
-    """Part of the GPU-hours that a step saves; negative where it costs."""
-    if before is None or after is None:
-        return None
-    return 1.0 - after.gpu_hours / before.gpu_hours

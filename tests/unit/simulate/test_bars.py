@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.autoscaling import PlayedBefore, plan_of, thinned
-from benchmarks.autoscaling_bars import Compared, compare, seed_lines, table_lines, verdicts
+from benchmarks.autoscaling_bars import Compared, compare, seed_lines, step_line, table_lines, verdicts
 from slmpack.simulate.placement import PlacementName
 from slmpack.simulate.results import Figures
-from slmpack.simulate.sweep import Row, Setting, settings_of
+from slmpack.simulate.rows import TARGET, Row, Setting
+from slmpack.simulate.sweep import settings_of
 
 
 def row(
@@ -154,3 +156,15 @@ def test_alone_it_says_each_seed_and_compares_nothing() -> None:
     twice = Row(setting=ours.setting, seeds=(1, 2), figures=(ours.figures[0], row("slmpack", 2.0, 0.6).figures[0]))
     (*_, line) = seed_lines([compare([twice], scenario="test", kind="bursty", start="cold", fluid=0.5)])
     assert line == "| test, cold | 1.20, 2.00 | 99.51, 99.90 | 0.500, 0.600 |"
+
+
+def test_what_each_step_saves_counts_whole_rows_only() -> None:
+    rows = [
+        row("hpa", 4.0, 1.0, place="kubernetes"),
+        row("hpa", 3.0, 1.0),
+        row("slmpack", 2.25, 1.0),
+    ]
+    rows = [replace(each, seeds=(1, 2), figures=each.figures * 2) for each in rows]
+    rows.append(row("kpa", 1.0, 1.0))  # one seed: not known to the end
+
+    assert step_line("test", rows, TARGET) == "| test | 25 % | 25 % | - |"

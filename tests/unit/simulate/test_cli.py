@@ -12,7 +12,7 @@ import pytest
 import yaml
 from click.testing import Result
 
-from tests.unit.cli.cases import slmpack
+from tests.support.cli import slmpack
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs/simulate.md"

@@ -1,8 +1,9 @@
-"""Sweeps: settings, screening, the worst decile, the front, and what each step saves; and a small one played."""
+"""Sweeps: settings, the search, the worst decile, and what each step saves; and a small one played."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,20 +18,9 @@ from slmpack.simulate.oracle import OracleRule
 from slmpack.simulate.placement import PlacementName
 from slmpack.simulate.policies.fixed import FixedRule
 from slmpack.simulate.results import Figures
+from slmpack.simulate.rows import ORACLE, TARGET, Bar, Row, Setting, bar_beside, cheapest, split, worst
 from slmpack.simulate.scenario import Scenario
-from slmpack.simulate.sweep import (
-    Bar,
-    Row,
-    Setting,
-    Stage,
-    best_oracle,
-    cheapest,
-    front,
-    run_settings,
-    settings_of,
-    split,
-    worst,
-)
+from slmpack.simulate.sweep import Stage, best_oracle, run_settings, settings_of
 from slmpack.simulate.trace import Trace
 
 SCENARIOS = Path(__file__).parents[3] / "benchmarks" / "scenarios"
@@ -76,17 +66,23 @@ def test_the_worst_decile_is_the_worst_of_few_and_the_tenth_of_many() -> None:
     assert worst(twenty, high=False) == 18.0
 
 
+def test_of_seeds_to_come_the_worst_decile_is_bounded_by_those_played() -> None:
+    assert worst([0.9, 0.7], high=True, of=5) == 0.7
+    # Of twenty the second worst counts: of one alone nothing is known, of three it is at most their second worst.
+    assert worst([0.9], high=True, of=20) == float("inf")
+    assert worst([9.0], high=False, of=20) == float("-inf")
+    assert worst([0.9, 0.7, 0.8], high=True, of=20) == 0.8
+
+
+def test_a_bar_is_the_target_or_less_where_ours_keeps_less() -> None:
+    assert bar_beside(_row(0.999, 1.0, tenant=0.99)) == TARGET
+    assert bar_beside(_row(0.99, 1.0, tenant=0.98)) == Bar(slo=0.99, worst_tenant=0.98)
+
+
 def test_a_row_counts_its_worst_seed_for_latency_and_cost_alike() -> None:
     row = replace(_row(0.99, 2.0), figures=(_figures(0.99, 2.0, joules=5.0), _figures(0.95, 1.5, joules=9.0)))
 
     assert (row.slo, row.worst_tenant, row.gpu_hours, row.j_per_token) == (0.95, 0.95, 2.0, 9.0)
-
-
-def test_the_front_holds_what_nothing_beats_in_both() -> None:
-    cheap, middle, dear, beaten = _row(0.90, 1.0), _row(0.95, 2.0), _row(0.99, 3.0), _row(0.94, 2.5)
-
-    assert front([dear, beaten, cheap, middle]) == [cheap, middle, dear]
-    assert front([_row(0.9, 1.0), _row(0.95, 1.0)]) == [_row(0.95, 1.0)]
 
 
 def test_the_cheapest_that_keeps_the_bar() -> None:
@@ -155,11 +151,11 @@ def _fixed(count: int) -> Setting:
     )
 
 
-def test_a_setting_that_is_clearly_ruled_out_is_not_played_again() -> None:
+def test_what_cannot_be_the_cheapest_is_not_played_again() -> None:
     parts: list[float] = []
     rows = run_settings([_fixed(1), _fixed(2)], _stage((0, 1)), progress=parts.append)
 
-    # One GPU or two for the same attainment: the second is given up after the first seed.
+    # One GPU or two, and both keep the target: the second is not played with another seed.
     assert [row.seeds for row in rows] == [(0, 1), (0,)]
     assert rows[0].gpu_hours == pytest.approx(498 / 3600, rel=1e-3)
     assert rows[1].gpu_hours == pytest.approx(2 * rows[0].gpu_hours)
@@ -168,13 +164,60 @@ def test_a_setting_that_is_clearly_ruled_out_is_not_played_again() -> None:
     assert parts == sorted(parts)
 
 
-def test_what_is_far_from_any_bar_is_not_played_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    slo = {"slmpack": 0.97, "fixed": 0.955, "hpa": 0.965}
-    monkeypatch.setattr(sweep, "_play", lambda asked: _figures(slo[asked[0].policy], 1.0))
-    settings = [Setting(policy=policy, point="", rule=None, placement="slmpack", start="cold") for policy in slo]
-    rows = run_settings(settings, _stage((0, 1, 2)))
+_Played = dict[tuple[str, str], Sequence[tuple[float, float]]]
+"""By policy and point: part in time, and GPU hours, by seed."""
 
-    assert [row.seeds for row in rows] == [(0, 1, 2), (0,), (0, 1, 2)]
+
+def _raced(played: _Played, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The seeds that each is played with, of 1 and 2 and 3."""
+
+    def play(asked: tuple[Setting, int]) -> Figures:
+        setting, seed = asked
+        return _figures(*played[setting.policy, setting.point][seed])
+
+    monkeypatch.setattr(sweep, "_play", play)
+    ours: PlacementName = "slmpack"
+    settings = [
+        Setting(policy=name, point=point, rule=None, placement="kubernetes" if name == "hpa" else ours, start="cold")
+        for name, point in played
+    ]
+    return [row.seeds for row in run_settings(settings, _stage((0, 1, 2)))]
+
+
+def test_the_search_goes_on_until_the_cheapest_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = _raced(
+        {
+            ("slmpack", ""): [(0.999, 2.0)] * 3,
+            ("keda", "dearer later"): [(0.999, 1.0), (0.999, 3.0), (0.999, 1.0)],
+            ("keda", "late later"): [(0.999, 1.5), (0.98, 1.5), (0.999, 1.5)],
+            ("keda", "cheapest"): [(0.999, 2.0), (0.999, 2.1), (0.999, 2.2)],
+            ("keda", "dearer"): [(0.999, 2.3)] * 3,
+            ("keda", "late"): [(0.99, 0.1)] * 3,
+            ("hpa", "placed by Kubernetes"): [(0.999, 9.0)] * 3,
+            ("oracle", ""): [(0.999, 0.5)] * 3,
+        },
+        monkeypatch,
+    )
+
+    assert seeds == [(0, 1, 2), (0, 1), (0, 1), (0, 1, 2), (0,), (0,), (0, 1, 2), (0, 1, 2)]
+
+
+def test_where_ours_keeps_less_so_may_the_others_and_an_oracle_is_sought_that_keeps_the_target(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seeds = _raced(
+        {
+            ("slmpack", ""): [(0.97, 2.0)] * 3,
+            ("keda", "late"): [(0.965, 1.0)] * 3,
+            ("keda", "as late"): [(0.975, 1.5)] * 3,
+            ("oracle", "as late"): [(0.98, 0.5)] * 3,
+            ("oracle", "in time"): [(0.999, 0.6)] * 3,
+            ("oracle", "dear"): [(0.999, 0.7)] * 3,
+        },
+        monkeypatch,
+    )
+
+    assert seeds == [(0, 1, 2), (0,), (0, 1, 2), (0, 1, 2), (0, 1, 2), (0,)]
 
 
 def test_the_best_oracle_keeps_the_bar_most_cheaply_or_keeps_most(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,4 +265,4 @@ def test_the_oracle_of_a_light_load_needs_one_replica() -> None:
 
     assert row.figures[0].cold_starts == 0
     assert row.slo == 1.0
-    assert row.setting.policy == sweep.ORACLE
+    assert row.setting.policy == ORACLE
