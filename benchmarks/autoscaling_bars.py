@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from slmpack.simulate.rows import ORACLE, TARGET, Bar, Row, bar_beside, cheapest
+from slmpack.simulate.rows import ORACLE, TARGET, Bar, Row, bar_beside, cheapest, split
 from slmpack.simulate.run import OURS
 
 __all__ = [
@@ -138,9 +138,7 @@ def seed_lines(all_of_them: Sequence[Compared]) -> list[str]:
 
 
 def step_line(scenario: str, rows: Sequence[Row], bar: Bar) -> str:
-    """Markdown: what each step saves from the best baseline as Kubernetes places it to ours. Cold starts, but for the
-    last step.
-    """
+    """Markdown: what each step saves, from the best baseline as Kubernetes places it to ours; cold starts at first."""
     seeds = max(len(row.seeds) for row in rows)
     parts = split([row for row in rows if len(row.seeds) == seeds], bar)
     saved = (parts.placement, parts.policy, parts.wake_up)
