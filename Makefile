@@ -23,7 +23,7 @@ init: .venv/.ready ## make .venv with everything (once)
 		$$UV pip sync --quiet --require-hashes requirements.lock; $$UV pip install --quiet --no-deps --editable .
 	@touch $@
 
-demo: init ## a cluster without GPUs or Kubernetes, the operator, and the packing, live (ARGS=--help)
+demo: init ## a cluster without GPUs or Kubernetes, the operator, and the packing, live; Ctrl-C ends it, outside a terminal it ends by itself (ARGS=--once, --help)
 	@$(PY) -m slmpack demo $(ARGS)
 
 test: init ## every test, the real control plane included

@@ -167,6 +167,7 @@ class _Operator:
         if config.page:
             page = PlanPage(
                 policy,
+                refresh_seconds=round(pace.tick),
                 clock=clock,
                 trouble=lambda: self._loop.trouble,
                 stands_by=lambda: self._loop.stands_by,

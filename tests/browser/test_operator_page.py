@@ -41,6 +41,7 @@ class Served:
     async def _make(self) -> PlanPage:
         return PlanPage(
             POLICY,
+            refresh_seconds=15,
             clock=SystemClock(),
             trouble=lambda: self.patient.trouble,
             stands_by=lambda: self.patient.stands_by,

@@ -162,6 +162,41 @@ def test_what_is_wide_enough_is_not_cut(look: Look, example: Made) -> None:
     assert cut == []
 
 
+CUT = """
+[...document.querySelectorAll('.block:not(.failing)')].flatMap(b =>
+  [...b.querySelectorAll('.state, .name span + span')].filter(e => e.getClientRects().length && (
+    e.scrollWidth > e.clientWidth + 1 || e.getBoundingClientRect().right > b.getBoundingClientRect().right + 1))
+).concat([...document.querySelectorAll('.slice .head b')].filter(e => e.scrollWidth > e.closest('.slice').clientWidth))
+.map(e => e.textContent)
+"""
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_what_is_too_small_for_its_words_says_a_number_and_nothing_half(look: Look, example: Made, width: int) -> None:
+    sight = look(example.address, width=width)
+    assert sight.page.evaluate(CUT) == []
+    narrow = [block for block in sight.boxes("ul.bars .slice .block") if block["width"] < 50]
+    assert bool(narrow) == (width == 400)
+    titles = sight.page.locator("ul.bars .block").evaluate_all("all => all.map(e => e.title)")
+    names = [block["replica"] for gpu in example.gpus for block in gpu["blocks"]]
+    assert [title.partition(";")[0] for title in titles] == names
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_block_has_the_colour_that_the_legend_gives_its_name(look: Look, example: Made, scheme: str) -> None:
+    sight = look(example.address, scheme=scheme)
+    keys = sight.page.locator(".legend.colours li").evaluate_all(
+        "all => all.map(li => [li.innerText.trim(), getComputedStyle(li.querySelector('.swatch')).backgroundColor])"
+    )
+    drawn = sight.page.locator("ul.bars .block").evaluate_all(
+        "all => all.map(b => [b.title.split(';')[0], getComputedStyle(b.querySelector('.strip .weights')).backgroundColor])"
+    )
+    assert len(keys) == len({colour for _, colour in keys}) == 4
+    colours = dict(keys)
+    for name, colour in drawn:
+        assert colours[name.partition("/")[2].rpartition("-")[0]] == colour
+
+
 MARKS = """
 [...document.querySelectorAll('figure.curve')].map(figure => ({
   lines: [...figure.querySelectorAll('polyline')].map(line => [...line.points].map(p => [p.x, p.y])),

@@ -25,6 +25,7 @@ APPLIED = Path(__file__).parents[2] / "crds" / "slmdeployments.slmpack.dev.yaml"
 NAME = "qwen"
 ADOPTING = [
     pytest.param(["--take-ownership", "--force-conflicts"], {}, id="take-ownership"),
+    pytest.param(["--take-ownership", "--server-side=false"], {}, id="take-ownership-as-flux-can"),
     pytest.param([], {"crds": {"install": False}}, id="crds.install=false"),
 ]
 OWNED = (
@@ -52,10 +53,10 @@ def _owned(releases: Releases) -> dict[str, set[str]]:
     return {path: releases.names(path) for path in OWNED}
 
 
-def _apply_older_crd(releases: Releases) -> None:
+def _apply_older_crd(releases: Releases, *flags: str) -> None:
     older = yaml.safe_load(APPLIED.read_text())
     del _replicas(older)["description"]
-    releases.control_plane.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(older))
+    releases.control_plane.kubectl("apply", "--server-side", *flags, "-f", "-", input=json.dumps(older))
     assert not _is_new(releases)
 
 
@@ -182,6 +183,17 @@ def test_an_install_over_an_applied_crd(releases: Releases, flags: list[str], va
     assert _is_new(releases) is bool(flags)
     releases.uninstall("slmpack", namespace)
     assert releases.has_crd()
+
+
+def test_a_crd_that_was_applied_since_is_taken_back_by_an_upgrade_that_may(releases: Releases) -> None:
+    namespace = releases.namespace()
+    releases.install("slmpack", namespace)
+    _apply_older_crd(releases, "--force-conflicts")
+    said = releases.refused("upgrade", "slmpack", str(CHART), "-n", namespace, values=VALUES)
+    assert 'conflict with "kubectl": .spec.versions' in said
+    releases.install("slmpack", namespace, "--force-conflicts", verb="upgrade")
+    assert _is_new(releases)
+    releases.install("slmpack", namespace, verb="upgrade")
 
 
 def test_after_an_uninstall_models_serve_on_and_go_when_they_are_deleted(releases: Releases) -> None:

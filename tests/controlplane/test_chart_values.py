@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from tests.support.chart import RELEASE_NAMESPACE, Rendered, render
+from tests.support.chart_cases import CASES
 from tests.support.chart_files import CHART
 from tests.support.control_plane import ControlPlane
 from tests.support.releases import RESTRICTED, VALUES, Releases
-from tests.unit.chart.cases import CASES
 
 MONITORING = "monitoring.coreos.com/v1"
 """Not served: the Prometheus operator brings these kinds."""

@@ -14,8 +14,8 @@ from slmpack.cli.stages import DEMO_NAMESPACE, demo_nodes
 from slmpack.devcluster.cluster import system_clock
 from slmpack.devcluster.kubelet import Kubelets
 from tests.support.control_plane import ApiError, ControlPlane
+from tests.support.demo import a_demo, check_session, run_session
 from tests.support.loops import connections_closed
-from tests.unit.cli.playing import a_demo, check_session, run_session
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -60,7 +60,7 @@ def _there(control_plane: ControlPlane, path: str) -> bool:
 def test_the_session_on_the_real_control_plane(control_plane: ControlPlane, tmp_path: Path) -> None:
     had_crd = _there(control_plane, f"{CRDS}/slmdeployments.slmpack.dev")
     bystander = control_plane.new_namespace("bystander")
-    with a_demo("--kubeconfig", str(control_plane.kubeconfig()), folder=tmp_path) as demo:
+    with a_demo("--stay", "--kubeconfig", str(control_plane.kubeconfig()), folder=tmp_path) as demo:
         demo.wait_for("Ctrl-C ends the demo")
         assert f"the namespace {DEMO_NAMESPACE} and the examples in it" in demo.text
         printed = run_session(demo, logs=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from slmpack.controller.loop import Pace
 from slmpack.devcluster.nodes import H100, mps_node, whole_node
 from slmpack.devcluster.worker import Timing
 from tests.support.operator import Operator, eventually, playing_nodes
@@ -48,6 +49,7 @@ def test_it_shows_what_runs_and_what_has_no_place(scene: Scene) -> None:
     with urllib.request.urlopen(scene.operator.url, timeout=10) as answer:
         page = answer.read().decode()
         assert answer.headers["Content-Security-Policy"].endswith("frame-ancestors 'none'")
+    assert f'<meta http-equiv="refresh" content="{Pace().tick:.0f}">' in page
     words = _words(page)
     assert re.search(r"planned \d+ s ago, at ", words)
     for name in ("page-l4", "page-h100", "chat", "whole"):

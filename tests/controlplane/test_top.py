@@ -7,8 +7,8 @@ import time
 import pytest
 
 from slmpack.api.crd import render_crd
+from tests.support.cli import a_cr, slmpack
 from tests.support.control_plane import ControlPlane
-from tests.unit.cli.cases import a_cr, slmpack
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from slmpack.adapters.resources import NODES, PODS, SERVICES, SLM_DEPLOYMENTS
 from slmpack.devcluster.nodes import L4, mps_node
 from tests.support.builders import POLICY
-from tests.unit.controller.world import World
+from tests.support.controller_world import World
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

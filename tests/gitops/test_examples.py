@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,15 @@ def test_flux_reads_its_objects_without_a_field_too_many_or_missing() -> None:
     ours = [document for _, document in _all() if "toolkit.fluxcd.io" in document["apiVersion"]]
     assert len(ours) == 6
     assert read_strictly(ours) == [""] * 6
+
+
+def test_flux_reads_what_the_page_says_of_a_crd_that_is_there_already() -> None:
+    page = (ROOT / "docs" / "gitops.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"```yaml\n(spec:\n  install:.*?)```", page, flags=re.DOTALL)
+    more = yaml.safe_load(said)["spec"]
+    for _, release in _of("HelmRelease"):
+        spec = release["spec"] | {key: release["spec"][key] | more[key] for key in more}
+        assert read_strictly([release | {"spec": spec}]) == [""]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from slmpack.api.crd import build_crd
 from slmpack.devcluster.cluster import EmbeddedCluster
 from slmpack.devcluster.nodes import whole_node
 from tests.image.builder import USER, Image
-from tests.unit.cli.cases import a_cr
+from tests.support.cli import a_cr
 
 __all__ = ["OPERATOR_CHECKS", "check_pack"]
 

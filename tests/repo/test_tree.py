@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -33,9 +35,28 @@ def test_modules_stay_small(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 400, "one module, one subject: split it"
 
 
+def _room(parts: Sequence[str]) -> str:
+    """Which of the tests' rooms a module is in; below `unit` each folder is one."""
+    return "/".join(parts[1 : 3 if parts[1] == "unit" else 2])
+
+
+def test_what_two_rooms_of_the_tests_use_is_in_support() -> None:
+    """The checks of tests/gpu are a program, which other rooms test."""
+    found = [
+        f"{path.relative_to(ROOT)}: {node.module}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("tests.")
+        if _room(node.module.split(".")) not in {_room(path.relative_to(ROOT).parts), "support", "gpu"}
+    ]
+    assert found == []
+
+
 def test_one_version() -> None:
     assert slmpack.__version__ == PYPROJECT["project"]["version"]
     assert f"## {slmpack.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    for page in ("README.md", "docs/quickstart.md", "images/operator/README.md"):  # the chart asks for this tag
+        assert set(re.findall(r"/slmpack:(\d[\w.]*)", (ROOT / page).read_text())) == {slmpack.__version__}, page
 
 
 def test_the_lock_names_no_address_and_has_hashes() -> None:

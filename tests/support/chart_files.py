@@ -7,6 +7,7 @@
 | files/rules/*.yaml | monitoring/rules |
 | README.md, the table of values | values.yaml |
 | values.schema.json, its descriptions and what it requires | values.yaml |
+| values.schema.json, the names of metrics and labels | what the file of --metric-names may hold |
 
 The dashboards in files/dashboards are written by their own generator.
 """
@@ -18,10 +19,12 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import yaml
+from pydantic import BaseModel
 
+from slmpack.adapters.metric_names import GROUPS, LABEL, METRIC
 from slmpack.api.crd import render_crd
 from slmpack.permissions import PERMISSIONS, Permission, Scope
 
@@ -154,7 +157,7 @@ def _readme() -> str:
 
 
 def _schema() -> str:
-    """The schema is written by hand, but for what is required and the descriptions, which editors show.
+    """The schema is written by hand, but for what is required, metrics' names, and the descriptions, which editors show.
 
     What two values share has no description.
     """
@@ -165,8 +168,25 @@ def _schema() -> str:
             node = node.get("properties", {}).get(name, {})
         if node:
             node["description"] = value.text
+    schema["properties"]["prometheus"]["properties"]["metricNames"]["properties"] = _metric_names()
+    for kind, wanted in (("metricName", METRIC), ("labelName", LABEL)):
+        form = {"pattern": f"^{wanted.pattern}$"}
+        one = {"$ref": f"#/definitions/{kind}"}
+        schema["definitions"][kind] = {"type": "string", **form}
+        schema["definitions"][f"{kind}s"] = {"type": ["string", "array"], **form, "minItems": 1, "items": one}
     _require(schema, schema, yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8")))
     return json.dumps(schema, indent=2) + "\n"
+
+
+def _metric_names() -> dict[str, Any]:
+    """What the file of --metric-names may hold: a name that the program does not know would end it at its start."""
+    return {group: _names(model, "labelName" if group == "labels" else "metricName") for group, model in GROUPS.items()}
+
+
+def _names(model: type[BaseModel], one: str) -> dict[str, Any]:
+    several = {key for key, field in model.model_fields.items() if get_origin(field.annotation) is tuple}
+    fields = {key: {"$ref": f"#/definitions/{one}{'s' * (key in several)}"} for key in model.model_fields}
+    return {"type": "object", "additionalProperties": False, "properties": fields}
 
 
 def _require(schema: dict[str, Any], node: dict[str, Any], values: dict[str, Any], where: str = "") -> None:

@@ -59,7 +59,9 @@ app.kubernetes.io/component: operator
 {{- end -}}
 
 {{- define "slmpack.supervisorImage" -}}
+{{- if not (include "slmpack.badSupervisorImage" .) -}}
 {{- tpl (default "" .Values.supervisor.image) . | trim -}}
+{{- end -}}
 {{- end -}}
 
 {{- /* "true" where packs are made, else empty: the generated rules ask. */ -}}

@@ -47,12 +47,12 @@
 {{- end -}}
 {{- end -}}
 {{- with .Values.prometheus.url -}}
-{{- if not (regexMatch "^https?://[^@?#\\s]+$" .) -}}
+{{- if not (regexMatch "^https?://([^/:@?#\\[\\]\\s]+|\\[[0-9a-fA-F:.]+\\])(:[0-9]+)?(/[^@?#\\s]*)?$" .) -}}
 {{- $wrong = append $wrong (printf "prometheus.url is %q, which is not the URL of a Prometheus: write for instance http://prometheus.monitoring:9090; passwords belong in prometheus.basicAuthSecret" .) -}}
 {{- end -}}
 {{- end -}}
 {{- range .Values.prometheus.headers -}}
-{{- if not (regexMatch "^[!#$%&'*+.^_`|~0-9A-Za-z-]+:.*\\S" .) -}}
+{{- if not (regexMatch "^[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^[:cntrl:]]*[^[:cntrl:]\\s][^[:cntrl:]]*$" .) -}}
 {{- $wrong = append $wrong (printf "prometheus.headers holds %q, which is no header: write for instance 'X-Scope-OrgID: team'" .) -}}
 {{- end -}}
 {{- end -}}
@@ -66,8 +66,8 @@
 {{- $wrong = append $wrong (printf "hub.endpoint is %q, which is no URL: write for instance https://hub.example.com" .) -}}
 {{- end -}}
 {{- end -}}
-{{- if not (regexMatch "^([0-9.]+|\\[[0-9a-fA-F:.]+\\])$" .Values.http.host) -}}
-{{- $wrong = append $wrong (printf "http.host is %q: write an address, 0.0.0.0 or [::]" .Values.http.host) -}}
+{{- if not (has .Values.http.host (list "0.0.0.0" "[::]")) -}}
+{{- $wrong = append $wrong (printf "http.host is %q, where the kubelet's probes may not reach the operator: write 0.0.0.0, or [::]" .Values.http.host) -}}
 {{- end -}}
 {{- range $key := list "nameOverride" "fullnameOverride" -}}
 {{- with index $.Values $key -}}
@@ -93,12 +93,79 @@
 {{- end -}}
 {{- $names = append $names .name -}}
 {{- end -}}
-{{- range .Values.extraArgs -}}
-{{- if not (hasPrefix "--" .) -}}
-{{- $wrong = append $wrong (printf "extraArgs holds %q: write each flag as one item, such as --kubeconfig=/etc/elsewhere/config" .) -}}
+{{- range include "slmpack.badFlags" . | fromJsonArray }}{{- $wrong = append $wrong . -}}{{- end -}}
+{{- with include "slmpack.badSupervisorImage" . }}{{- $wrong = append $wrong . -}}{{- end -}}
+{{- with .Values.operator.nodeSelector -}}
+{{- $key := "[A-Za-z0-9][-A-Za-z0-9_./]*" -}}
+{{- $term := printf "(!?%s|%s\\s*(==|=|!=)\\s*[-A-Za-z0-9_.]*|%s\\s+(in|notin)\\s*\\([^()]*\\))?" $key $key $key -}}
+{{- if not (regexMatch (printf "^\\s*%s(\\s*,\\s*%s)*\\s*$" $term $term) .) -}}
+{{- $wrong = append $wrong (printf "operator.nodeSelector is %q, which is no label selector: write for instance 'pool=gpu', 'pool in (a,b)' or '!spot'" .) -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $wrong -}}
+{{- end -}}
+
+{{- /* What is wrong with extraArgs, as a JSON list of messages. A flag that the program does not know, or that excludes
+one of the chart's, would end the operator at its start, again and again. */ -}}
+{{- define "slmpack.badFlags" -}}
+{{- $values := dict
+  "--kubeconfig" ""
+  "--namespace" "watch.namespace"
+  "--all-namespaces" "watch.namespace"
+  "--node-selector" "operator.nodeSelector"
+  "--lease-namespace" "lease.namespace"
+  "--http" "http.host and http.port"
+  "--page" "page.enabled"
+  "--supervisor-image" "supervisor.image"
+  "--pod-proxy" "podProxy"
+  "--bundled-models" "hub.bundledModels"
+  "--prometheus-url" "prometheus.url"
+  "--prometheus-token-file" "prometheus.tokenSecret"
+  "--prometheus-basic-auth-file" "prometheus.basicAuthSecret"
+  "--prometheus-ca-file" "prometheus.caConfigMap"
+  "--prometheus-header" "prometheus.headers"
+  "--metric-names" "prometheus.metricNames"
+  "--gateway-waiting-query" "prometheus.gatewayWaitingQuery"
+  "--metrics-period" "prometheus.period"
+  "--metrics-timeout" "prometheus.timeout"
+  "--metrics-max-age" "prometheus.maxAge"
+-}}
+{{- $free := list -}}
+{{- range $flag, $value := $values }}{{- if not $value }}{{- $free = append $free (printf "%s=..." $flag) -}}{{- end -}}{{- end -}}
+{{- $wrong := list -}}
+{{- range .Values.extraArgs -}}
+{{- $flag := first (splitList "=" .) -}}
+{{- if not (hasPrefix "--" .) -}}
+{{- $wrong = append $wrong (printf "extraArgs holds %q: write each flag as one item, such as --kubeconfig=/etc/elsewhere/config" .) -}}
+{{- else if not (hasKey $values $flag) -}}
+{{- $wrong = append $wrong (printf "extraArgs holds %q, a flag that `slmpack run` of this chart's version does not know: it takes %s here, and all others by values of their own" . (join ", " $free)) -}}
+{{- else if index $values $flag -}}
+{{- $wrong = append $wrong (printf "extraArgs holds %q, which a value of the chart sets: set %s instead" . (index $values $flag)) -}}
+{{- else if not (regexMatch "=." .) -}}
+{{- $wrong = append $wrong (printf "extraArgs holds %q without what it is to be: write %s=..., in one item" . $flag) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $wrong -}}
+{{- end -}}
+
+{{- /* Whether supervisor.image can be told, before Helm's engine reads it: its own words name no value. */ -}}
+{{- define "slmpack.badSupervisorImage" -}}
+{{- $image := default "" .Values.supervisor.image -}}
+{{- $action := "\\{\\{-?\\s*(include\\s+\"slmpack\\.image\"\\s+\\.|\\.Chart\\.(AppVersion|Version)|\\.Values(\\.[A-Za-z_][A-Za-z0-9_]*)+)\\s*-?\\}\\}" -}}
+{{- $help := "write an image, such as registry.example.com/vllm-slmpack:v0.33.0, or {{ include \"slmpack.image\" . }}, which is the operator's own" -}}
+{{- if not (regexMatch (printf "^\\s*([^{}\\s]|%s)*\\s*$" $action) $image) -}}
+{{- printf "supervisor.image is %q, which is no image's name: %s; of templates only this one, .Chart.AppVersion and .Values.NAME are understood" $image $help -}}
+{{- else -}}
+{{- range regexFindAll "\\.Values(\\.[A-Za-z_][A-Za-z0-9_]*)+" $image -1 -}}
+{{- $at := $.Values -}}
+{{- range rest (splitList "." (trimPrefix "." .)) -}}
+{{- $at = get (ternary $at dict (kindIs "map" $at)) . -}}
+{{- end -}}
+{{- if not (and $at (kindIs "string" $at)) -}}
+{{- printf "supervisor.image is %q, and %s is not set, or no text: set it, or %s" $image . $help -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- /* The environment variables that the Deployment sets by itself, as a JSON list. */ -}}

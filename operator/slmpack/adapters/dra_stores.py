@@ -16,9 +16,9 @@ from slmpack.adapters.dra_views import (
     with_devices,
 )
 from slmpack.adapters.feeds import Feed
+from slmpack.adapters.node_views import other_node_view
 from slmpack.adapters.resources import DEVICE_CLASSES, RESOURCE_CLAIMS, RESOURCE_SLICES, Resource
 from slmpack.adapters.store import KindStore
-from slmpack.adapters.views import other_node_view
 from slmpack.domain.dra import MIG_CLASS
 from slmpack.domain.reasons import Problem
 from slmpack.domain.snapshot import Key, NodeView, PodView

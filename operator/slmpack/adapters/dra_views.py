@@ -15,8 +15,9 @@ from typing import Any
 
 from pydantic import Field
 
+from slmpack.adapters.partial import Partial
 from slmpack.adapters.store import key_of
-from slmpack.adapters.views import Partial, controller_uid
+from slmpack.adapters.views import controller_uid
 from slmpack.domain.dra import DRIVER, MIG_CLASS, DraDevice
 from slmpack.domain.inventory import where
 from slmpack.domain.quantity import MIB, parse_bytes, parse_count

@@ -239,7 +239,7 @@ def error_of(status: int, content: bytes) -> PortError:
     try:
         message = str(json.loads(content).get("message") or "")
     except (ValueError, AttributeError):
-        message = content[:500].decode(errors="replace")
+        message = content[:500].decode(errors="replace").strip()
     kind = BY_STATUS.get(status, Unavailable)
     return kind(message or f"the API server answered {status}", status=status)
 

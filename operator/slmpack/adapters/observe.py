@@ -15,6 +15,7 @@ from typing import Any
 from slmpack.adapters.dra_stores import DraStores
 from slmpack.adapters.engine_pods import read_address, to_watched
 from slmpack.adapters.feeds import Feed, Lister
+from slmpack.adapters.node_views import node_view, unread_node
 from slmpack.adapters.pack_pods import SLICES, SliceRecord, bare_pack, read_slice, read_supervisor
 from slmpack.adapters.records import (
     DeploymentRecord,
@@ -38,7 +39,7 @@ from slmpack.adapters.resources import (
 )
 from slmpack.adapters.selector import EVERYTHING, Selector
 from slmpack.adapters.store import KindStore, key_of
-from slmpack.adapters.views import Bystander, bystander, node_view, pod_view
+from slmpack.adapters.views import Bystander, bystander, pod_view
 from slmpack.api.translate import Known, translate
 from slmpack.api.v1alpha1 import SLMDeployment
 from slmpack.domain.engine import EngineTable
@@ -100,6 +101,7 @@ class Observer:
         self._pods: KindStore[PodView] = KindStore(pod_view)
         self._bystanders: KindStore[Bystander] = KindStore(bystander)
         self._nodes: KindStore[NodeView] = KindStore(lambda raw: _chosen(node_view(raw), scope.nodes))
+        self._unread: KindStore[str] = KindStore(lambda raw: unread_node(raw, of=scope.nodes))
         self._services: KindStore[ServiceRecord] = KindStore(read_service)
         self._priorities: KindStore[PriorityRecord] = KindStore(read_priority)
         self._profiles: KindStore[ProfileRecord] = KindStore(read_profiles)
@@ -115,7 +117,7 @@ class Observer:
     def _feeds_of(self, scope: Scope) -> dict[Resource, Feed]:
         mine = scope.namespace
         feeds = {
-            NODES: Feed(path=NODES.path(), store=self._nodes, beside=(self._dra.other_nodes,)),
+            NODES: Feed(path=NODES.path(), store=self._nodes, beside=(self._dra.other_nodes, self._unread)),
             PRIORITY_CLASSES: Feed(path=PRIORITY_CLASSES.path(), store=self._priorities),
             SLM_DEPLOYMENTS: Feed(path=SLM_DEPLOYMENTS.path(namespace=mine), store=self._deployments),
             SERVICES: Feed(path=SERVICES.path(namespace=mine), store=self._services, label=NAME_LABEL),
@@ -147,7 +149,7 @@ class Observer:
         """Take in an event of a watch; True if the planner should look. `kind` is None for what a watch starts with."""
         feed = self._feeds[resource]
         freed = resource == PODS and (self._see_bystander(kind, raw) | self._see_replica(kind, raw))
-        freed |= resource == NODES and self._dra.see_node(kind, raw)
+        freed |= resource == NODES and (self._dra.see_node(kind, raw) | self._see_unread(kind, raw))
         if kind == "DELETED":
             return feed.store.drop(raw) or freed
         changed = feed.store.put(raw)
@@ -166,6 +168,10 @@ class Observer:
         """Note where a replica and a pack's supervisor are; True if that changed."""
         changed = [it.drop(raw) if kind == "DELETED" else it.put(raw) for it in self._of_replicas]
         return any(changed)
+
+    def _see_unread(self, kind: str | None, raw: Mapping[str, Any]) -> bool:
+        """Note a node that cannot be read, or can be again; True if that changed."""
+        return self._unread.drop(raw) if kind == "DELETED" else self._unread.put(raw)
 
     def put(self, resource: Resource, raw: Mapping[str, Any]) -> None:
         """Take in the answer to our own write."""
@@ -215,6 +221,7 @@ class Observer:
             pods=pods,
             names=frozenset(self._pods.unseen()),
             dra=dra,
+            unread=tuple(sorted(self._unread.values())),
             loads={} if self._loads is None else self._loads.samples(),
             gpus=() if self._loads is None else self._loads.gpus(),
             blind=None if self._loads is None else self._loads.blind(),

@@ -17,12 +17,10 @@ from slmpack.page.gather import gather_sheet
 from slmpack.page.markup import Markup
 from slmpack.ports import Clock
 
-__all__ = ["REFRESH_SECONDS", "PlanPage"]
+__all__ = ["PlanPage"]
 
 logger = logging.getLogger(__name__)
 
-REFRESH_SECONDS = 15
-"""As long as the loop's tick."""
 LEAST_SECONDS = 1.0
 """From one rendering to the next: who asks all the time must not take the planner's processor time."""
 FOOT = (
@@ -55,10 +53,20 @@ class PlanPage:
     """Remembers the last plan; renders it on demand."""
 
     def __init__(
-        self, policy: Policy, *, clock: Clock, trouble: Callable[[], str], stands_by: Callable[[], bool]
+        self,
+        policy: Policy,
+        *,
+        refresh_seconds: int,
+        clock: Clock,
+        trouble: Callable[[], str],
+        stands_by: Callable[[], bool],
     ) -> None:
-        """`trouble`: why this operator is not ready, or empty; `stands_by`: whether that is as another one leads."""
+        """`refresh_seconds`: after how long a browser asks again, unless told not to.
+
+        `trouble`: why this operator is not ready, or empty; `stands_by`: whether that is as another one leads.
+        """
         self._policy = policy
+        self._refresh_seconds = refresh_seconds
         self._clock = clock
         self._trouble = trouble
         self._stands_by = stands_by
@@ -113,7 +121,7 @@ class PlanPage:
         return render_body(gather_sheet(seen.plan, seen.snapshot, self._policy))
 
     def _frame(self, *, refreshes: bool) -> Frame:
-        shown, when = self._shown, "no page of a plan" if self._failed else "no plan yet"
+        every, shown, when = self._refresh_seconds, self._shown, "no page of a plan" if self._failed else "no plan yet"
         if shown is not None:
             age = self._clock.monotonic() - shown.monotonic
             when = f"planned {age:.0f} s ago, at {shown.at:%Y-%m-%d %H:%M:%S %Z}"
@@ -122,8 +130,8 @@ class PlanPage:
             when=when,
             warning=" ".join(filter(None, self._warnings(any_plan=shown is not None))),
             foot=FOOT,
-            refresh_seconds=REFRESH_SECONDS if refreshes else None,
-            other=("?refresh=no", "stop refreshing") if refreshes else ("?", f"refresh every {REFRESH_SECONDS} s"),
+            refresh_seconds=every if refreshes else None,
+            other=("?refresh=no", "stop refreshing") if refreshes else ("?", f"refresh every {every} s"),
         )
 
     def _warnings(self, *, any_plan: bool) -> tuple[str, str]:

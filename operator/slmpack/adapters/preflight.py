@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from slmpack.adapters.resources import ACCESS_REVIEWS, LEASES, RESOURCE_CLAIMS, SLM_DEPLOYMENTS
+from slmpack.adapters.resources import ACCESS_REVIEWS, APPLY_THE_CRD, LEASES, RESOURCE_CLAIMS, SLM_DEPLOYMENTS
 from slmpack.permissions import Permission, access_reviews
 from slmpack.ports import NotFound, PortError
 
@@ -70,9 +70,7 @@ async def _missing_crd(client: PreflightClient, *, namespace: str | None) -> tup
     try:
         await client.list(SLM_DEPLOYMENTS.path(namespace=namespace))
     except NotFound:
-        return (
-            f"the cluster does not serve {SLM_DEPLOYMENTS.api_version} {SLM_DEPLOYMENTS.kind}: kubectl apply -f crds/",
-        )
+        return (f"the cluster does not serve {SLM_DEPLOYMENTS.api_version} {SLM_DEPLOYMENTS.kind}: {APPLY_THE_CRD}",)
     return ()
 
 

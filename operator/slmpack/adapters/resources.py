@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "ACCESS_REVIEWS",
+    "APPLY_THE_CRD",
     "CONFIG_MAPS",
     "DEVICE_CLASSES",
     "ENDPOINT_SLICES",
@@ -26,6 +27,9 @@ __all__ = [
     "Resource",
     "resource_of",
 ]
+
+APPLY_THE_CRD = "slmpack crd | kubectl apply --server-side -f -"
+"""What brings the CRD where no chart does, from any folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Raw pods and nodes into the planner's views: only the fields that are read are validated, and nothing raises.
+"""Raw pods into the planner's views: only the fields that are read are validated, and nothing raises.
 
 What cannot be read is no view: None, with a line in the log. A broken object of somebody else must not stop the cycle.
 """
@@ -6,31 +6,26 @@ What cannot be read is no view: None, with a line in the log. A broken object of
 from __future__ import annotations
 
 import logging
-import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Any
 
-from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
+from slmpack.adapters.partial import GPU_PREFIX, UNITS_MAX, Condition, Meta, Partial, amount
 from slmpack.adapters.resources import SLM_DEPLOYMENTS
 from slmpack.domain.dra import is_claimed
-from slmpack.domain.quantity import parse_bytes, parse_count, parse_millicores
-from slmpack.domain.snapshot import Key, NodeView, PodPhase, PodView, ReplicaRecord, Taint
+from slmpack.domain.snapshot import Key, PodPhase, PodView, ReplicaRecord
 from slmpack.render.names import ENDED, NAME_LABEL
 from slmpack.render.record import parse_record
 
-__all__ = ["Bystander", "Partial", "bystander", "controller_uid", "node_view", "other_node_view", "pod_view"]
+__all__ = ["Bystander", "bystander", "controller_uid", "pod_view"]
 
 logger = logging.getLogger(__name__)
 
-GPU_PREFIX = "nvidia.com/"
 READY_FLIP = timedelta(seconds=5)
 """A Ready condition that changed this long after the pod's start has been True before (kubelets set False at start)."""
-UNITS_MAX = 64 * 48
-"""64 GPUs, 48 MPS clients (the device plugin's limit) on each; the plan looks at units one by one."""
 NOT_YET = frozenset({"ContainerCreating", "PodInitializing"})
 
 
@@ -41,41 +36,6 @@ class Bystander:
     node: str
     cpu: int
     memory: int
-
-
-class Partial(BaseModel):
-    """Some fields of a Kubernetes object; the others are ignored, null is absent."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=AliasGenerator(validation_alias=to_camel), defer_build=False
-    )
-
-    @classmethod
-    def read(cls, raw: object) -> Self:
-        """ValueError, in one line, where a field is not what the API server would have."""
-        try:
-            return cls.model_validate(raw)
-        except ValidationError as error:
-            it = error.errors(include_url=False, include_context=False)[0]
-            raise ValueError(f"{'.'.join(map(str, it['loc']))}: {it['msg']}, not {reprlib.repr(it['input'])}") from None
-
-
-class _Owner(Partial):
-    api_version: str = ""
-    kind: str = ""
-    uid: str = ""
-    controller: bool | None = None
-
-
-class _Meta(Partial):
-    name: str
-    namespace: str = ""
-    uid: str = ""
-    creation_timestamp: datetime
-    deletion_timestamp: datetime | None = None
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
-    owner_references: list[_Owner] | None = None
 
 
 class _Resources(Partial):
@@ -118,50 +78,20 @@ class _ContainerStatus(Partial):
     last_state: _State | None = None
 
 
-class _Condition(Partial):
-    type: str
-    status: str
-    reason: str | None = None
-    message: str | None = None
-    last_transition_time: datetime | None = None
-
-
 class _PodStatus(Partial):
     phase: str = "Pending"
     reason: str | None = None
     message: str | None = None
     start_time: datetime | None = None
-    conditions: list[_Condition] | None = None
+    conditions: list[Condition] | None = None
     container_statuses: list[_ContainerStatus] | None = None
     init_container_statuses: list[_ContainerStatus] | None = None
 
 
 class _Pod(Partial):
-    metadata: _Meta
+    metadata: Meta
     spec: _PodSpec
     status: _PodStatus | None = None
-
-
-class _Taint(Partial):
-    key: str
-    value: str | None = None
-    effect: str
-
-
-class _NodeSpec(Partial):
-    unschedulable: bool | None = None
-    taints: list[_Taint] | None = None
-
-
-class _NodeStatus(Partial):
-    allocatable: dict[str, Any] | None = None
-    conditions: list[_Condition] | None = None
-
-
-class _Node(Partial):
-    metadata: _Meta
-    spec: _NodeSpec | None = None
-    status: _NodeStatus | None = None
 
 
 def pod_view(raw: Mapping[str, Any]) -> PodView | None:
@@ -221,51 +151,6 @@ def bystander(raw: Mapping[str, Any]) -> Bystander | None:
     return Bystander(node=node, cpu=requests.get("cpu", 0), memory=requests.get("memory", 0))
 
 
-def node_view(raw: Mapping[str, Any]) -> NodeView | None:
-    """The view of a node that has, or had, an NVIDIA GPU by its labels or resources; None for all others."""
-    try:
-        node = _node_view(raw)
-    except ValueError:
-        logger.exception("unreadable node %s", (raw.get("metadata") or {}).get("name"))
-        return None
-    return node if _is_nvidias(node) else None
-
-
-def other_node_view(raw: Mapping[str, Any]) -> NodeView | None:
-    """The view of a node that `node_view` gives none of; None for one that nobody can read."""
-    try:
-        node = _node_view(raw)
-    except ValueError:
-        return None
-    return None if _is_nvidias(node) else node
-
-
-def _is_nvidias(node: NodeView) -> bool:
-    return any(name.startswith(GPU_PREFIX) for name in (*node.labels, *node.allocatable))
-
-
-def _node_view(raw: Mapping[str, Any]) -> NodeView:
-    node = _Node.read(raw)
-    allocatable = {
-        name: _amount(name, value)
-        for name, value in ((node.status.allocatable or {}) if node.status else {}).items()
-        if name in {"cpu", "memory", "pods"} or name.startswith(GPU_PREFIX)
-    }
-    for name, units in allocatable.items():
-        if name.startswith(GPU_PREFIX) and units > UNITS_MAX:
-            raise ValueError(f"status.allocatable has {units} {name}; a node has at most {UNITS_MAX}")
-    spec = node.spec or _NodeSpec()
-    conditions = (node.status.conditions or ()) if node.status else ()
-    return NodeView(
-        name=node.metadata.name,
-        labels=node.metadata.labels or {},
-        taints=tuple(Taint(key=taint.key, value=taint.value or "", effect=taint.effect) for taint in spec.taints or ()),
-        unschedulable=bool(spec.unschedulable),
-        ready=any(condition.type == "Ready" and condition.status == "True" for condition in conditions),
-        allocatable=allocatable,
-    )
-
-
 def controller_uid(raw: Mapping[str, Any], *, of_ours: bool = False) -> str:
     """The uid of the controller owner, or empty; with `of_ours`, only if that is an SLMDeployment."""
     for owner in (raw.get("metadata") or {}).get("ownerReferences") or ():
@@ -286,7 +171,7 @@ def _concerns_us(raw: Mapping[str, Any]) -> bool:
     return any(name.startswith(GPU_PREFIX) for names in requests for name in names)
 
 
-def _record(meta: _Meta) -> ReplicaRecord | None:
+def _record(meta: Meta) -> ReplicaRecord | None:
     group, kind = SLM_DEPLOYMENTS.group, SLM_DEPLOYMENTS.kind
     for owner in meta.owner_references or ():
         if owner.controller and owner.kind == kind and owner.api_version.partition("/")[0] == group:
@@ -306,14 +191,6 @@ def _phase(text: str) -> PodPhase:
         return PodPhase.UNKNOWN
 
 
-def _amount(name: str, value: object) -> int:
-    parse = {"cpu": parse_millicores, "memory": parse_bytes}.get(name, parse_count)
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-
-
 def _pod_requests(spec: _PodSpec) -> dict[str, int]:
     """What the scheduler charges a node: containers and sidecars together, or the largest init step if that is more."""
     running = _total(_requests(container) for container in spec.containers)
@@ -326,7 +203,7 @@ def _pod_requests(spec: _PodSpec) -> dict[str, int]:
             peak = _largest(peak, sidecars)
         else:
             peak = _largest(peak, _total((sidecars, own)))
-    overhead = {name: _amount(name, value) for name, value in (spec.overhead or {}).items() if _counts(name)}
+    overhead = {name: amount(name, value) for name, value in (spec.overhead or {}).items() if _counts(name)}
     charged = _total((_largest(_total((running, sidecars)), peak), overhead))
     # more than a node can have is all of it: no pod's number may cost the plan more
     return {name: min(it, UNITS_MAX) if name.startswith(GPU_PREFIX) else it for name, it in charged.items()}
@@ -334,7 +211,7 @@ def _pod_requests(spec: _PodSpec) -> dict[str, int]:
 
 def _requests(container: _Container) -> dict[str, int]:
     requests = (container.resources.requests or {}) if container.resources else {}
-    return {name: _amount(name, value) for name, value in requests.items() if _counts(name)}
+    return {name: amount(name, value) for name, value in requests.items() if _counts(name)}
 
 
 def _counts(name: str) -> bool:
@@ -344,8 +221,8 @@ def _counts(name: str) -> bool:
 def _total(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     total: dict[str, int] = {}
     for part in parts:
-        for name, amount in part.items():
-            total[name] = total.get(name, 0) + amount
+        for name, units in part.items():
+            total[name] = total.get(name, 0) + units
     return total
 
 
@@ -353,7 +230,7 @@ def _largest(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]
     return {name: max(one.get(name, 0), other.get(name, 0)) for name in {**one, **other}}
 
 
-def _was_ready(status: _PodStatus, ready: _Condition | None) -> bool:
+def _was_ready(status: _PodStatus, ready: Condition | None) -> bool:
     """Conservative: what may have been Ready counts as having been."""
     if any(container.started for container in status.container_statuses or ()):
         return True
@@ -389,7 +266,7 @@ def _last_end(container: _ContainerStatus) -> _Ended | None:
     return None
 
 
-def _finished_at(meta: _Meta, status: _PodStatus) -> datetime:
+def _finished_at(meta: Meta, status: _PodStatus) -> datetime:
     containers = [*(status.init_container_statuses or ()), *(status.container_statuses or ())]
     ends = [
         container.state.terminated.finished_at

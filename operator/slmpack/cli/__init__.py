@@ -13,7 +13,9 @@ import click
 from typing_extensions import override
 
 from slmpack import __version__
+from slmpack.adapters.resources import APPLY_THE_CRD
 from slmpack.cli import (
+    cluster_flags,
     completion,
     explain_command,
     metrics_flags,
@@ -94,7 +96,7 @@ def main() -> None:
 @main.command(
     cls=Taught,
     examples=(
-        ("one replica of each model, on one empty GPU of each kind", "slmpack plan -f examples/qwen2.5-1.5b.yaml"),
+        ("without nodes: on one empty GPU of each kind", "slmpack plan -f examples/qwen2.5-1.5b.yaml"),
         ("on your own nodes, as they are", "slmpack plan -f chat.yaml -f nodes.yaml"),
         ("what applying this file to the cluster would do", "slmpack plan -f chat.yaml --cluster"),
         ("which replicas could move so that GPUs come free", "slmpack plan --cluster --repack"),
@@ -121,12 +123,10 @@ def main() -> None:
 @click.option(
     "--cluster",
     is_flag=True,
-    help="Plan on the nodes, pods and SLMDeployments of the cluster; those of the files count as applied.",
+    help="Plan on the nodes, pods and SLMDeployments of the cluster (--kubeconfig and --context say which); those of"
+    " the files count as applied.",
 )
-@click.option(
-    "--kubeconfig", type=click.Path(), metavar="FILE", help="With --cluster: how to reach it. Default: as kubectl does."
-)
-@click.option("--context", metavar="NAME", help="With --cluster: the kubeconfig's context to use.")
+@cluster_flags.cluster_options
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option(
     "--model-timeout",
@@ -137,15 +137,7 @@ def main() -> None:
     metavar="SECONDS",
     help="How long to wait for config.json of models that do not ship with slmpack.",
 )
-@click.option(
-    "--bundled-models", is_flag=True, help="With --cluster: as the operator that runs there with this flag would do."
-)
-@click.option(
-    "--supervisor-image",
-    metavar="IMAGE",
-    envvar="SLMPACK_SUPERVISOR_IMAGE",
-    help="As the operator that runs with this flag would do: it may put several replicas into one pod (MPSPack).",
-)
+@cluster_flags.as_operator
 @click.option(
     "--loads",
     type=click.Path(),
@@ -173,22 +165,21 @@ def main() -> None:
 def plan(**options: Any) -> int:  # noqa: ANN401 - click checks them
     """Show what the operator would do: the memory of a replica, which GPU gets each, and why some have no place.
 
-    With neither nodes nor --cluster, the plan is for one empty GPU of each kind in the catalogue. A model's source may
-    be file://PATH to a config.json here. Nothing is changed anywhere.
+    With neither nodes nor --cluster, the plan is for one cluster of empty GPUs, one of each kind in the catalogue. A
+    model's source may be file://PATH to a config.json here. Nothing is changed anywhere.
     """
     from slmpack.cli.plan import answer_plan
 
     for flag in ("kubeconfig", "context"):
         if options[flag] and not options["cluster"]:
             raise click.UsageError(f"--{flag} needs --cluster")
-    options["supervisor_image"] = _image(options["supervisor_image"])
     files = options.pop("files")
     return answer_plan(files, **options)
 
 
 @main.command(
     cls=Taught,
-    examples=(("install it", "slmpack crd | kubectl apply --server-side -f -"),),
+    examples=(("install it", APPLY_THE_CRD),),
     exit_codes=("0  printed", "1  an error"),
     short_help="Print the CustomResourceDefinition.",
 )
@@ -258,9 +249,7 @@ def crd() -> None:
     help="The HTTP proxy through which the supervisors of packs, and replicas that are scraped, are reached. Default:"
     " straight at the pods' addresses.",
 )
-@click.option(
-    "--bundled-models", is_flag=True, help="Do not ask the Hub for models whose config.json ships with slmpack."
-)
+@cluster_flags.bundled_models
 @metrics_flags.metrics_options
 def run(**options: Any) -> int:  # noqa: ANN401 - click checks them
     """Run the operator, in a cluster or outside of one. SIGTERM ends it within 5 seconds.
@@ -289,21 +278,12 @@ def run(**options: Any) -> int:  # noqa: ANN401 - click checks them
         port=port,
         page=options["page"],
         hub=hub_settings(),
-        supervisor_image=_image(options["supervisor_image"]),
+        supervisor_image=cluster_flags.require_image(options["supervisor_image"]),
         pod_proxy=_proxy(options["pod_proxy"]),
         metrics=metrics_flags.metrics_settings(options),
         bundled_models=options["bundled_models"],
     )
     return run_operator(config)
-
-
-def _image(text: str | None) -> str | None:
-    if text is not None and (not text or text.split() != [text]):
-        raise click.BadParameter(
-            f"{text!r} is not an image; write for instance registry.example/slmpack:1.0",
-            param_hint="--supervisor-image",
-        )
-    return text
 
 
 def _proxy(text: str | None) -> str | None:
@@ -324,23 +304,27 @@ def _address(text: str) -> tuple[str, int]:
 @main.command(
     cls=Taught,
     examples=(
-        ("watch it; Ctrl-C ends it", "slmpack demo"),
+        ("watch it, in a terminal; Ctrl-C ends it", "slmpack demo"),
         ("until everything is Ready, for a script", "slmpack demo --once --timeout 60"),
     ),
     short_help="Play the whole way from apply to Ready, without a GPU.",
     exit_codes=(
-        "0    everything became Ready (and, without --once, Ctrl-C ended the demo)",
+        "0    everything became Ready (and, where it stays, Ctrl-C ended the demo)",
         "1    not everything was Ready in time, or an error; the reason is printed",
         "130  Ctrl-C before everything was Ready",
     ),
 )
-@click.option("--once", is_flag=True, help="End as soon as everything is Ready.")
+@click.option(
+    "--once/--stay",
+    default=None,
+    help="End as soon as everything is Ready, or stay until Ctrl-C. Default: --stay in a terminal, else --once.",
+)
 @click.option(
     "--timeout",
     "timeout_seconds",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="Give up if not everything is Ready by then. Default: 180 with --once, else never.",
+    help="Give up if not everything is Ready by then. Default: 180 where it ends by itself, never where it stays.",
 )
 @click.option(
     "--kubeconfig",
@@ -354,9 +338,11 @@ def demo(**options: Any) -> int:  # noqa: ANN401 - click checks them
     """Play the whole way from apply to Ready replicas, live. Needs no GPU, no cluster and no network."""
     from slmpack.cli.demo import DemoOptions, run_demo
 
-    if options["once"] and options["timeout_seconds"] is None:
+    once = options.pop("once")
+    stays = sys.stdout.isatty() if once is None else not once
+    if not stays and options["timeout_seconds"] is None:
         options["timeout_seconds"] = 180.0
-    return run_demo(DemoOptions(**options))
+    return run_demo(DemoOptions(stays=stays, **options))
 
 
 main.add_command(profile_flags.profile)

@@ -1,4 +1,4 @@
-"""Names that a shell completes from the cluster; none where that fails, as a prompt is no place to say why."""
+"""Names that a shell completes: GPUs, and what is in the cluster, where a prompt is no place to say why it fails."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import click
 from click.shell_completion import CompletionItem
 
-__all__ = ["deployments", "namespaces"]
+__all__ = ["deployments", "gpus", "namespaces"]
 
 SECONDS = 2.0
 """A shell that waits longer feels broken."""
@@ -32,6 +32,14 @@ def deployments(ctx: click.Context, _: click.Parameter, incomplete: str) -> list
 def namespaces(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Those of the cluster, for who may list them."""
     return _names(ctx, lambda: "/api/v1/namespaces", incomplete)
+
+
+def gpus(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Ids of the catalogue."""
+    from slmpack.adapters.tables import load_gpu_catalogue
+
+    names = (gpu.id for gpu in load_gpu_catalogue().models)
+    return [CompletionItem(name) for name in names if name.startswith(incomplete.lower())]
 
 
 def _names(ctx: click.Context, path: Callable[[], str], incomplete: str) -> list[CompletionItem[str]]:

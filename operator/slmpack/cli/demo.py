@@ -23,6 +23,7 @@ from slmpack.adapters.resources import SLM_DEPLOYMENTS
 from slmpack.cli.operator_process import RunningOperator, running_operator
 from slmpack.cli.scene import Onlooker, Scene, render_scene
 from slmpack.cli.stages import Stage, embedded_stage, existing_stage, load_examples
+from slmpack.domain.wording import number_of
 from slmpack.ports import PortError
 
 __all__ = ["DemoOptions", "kubectl_session", "run_demo"]
@@ -36,7 +37,8 @@ LOOK_SECONDS_OWN, LOOK_SECONDS_OTHERS = 0.3, 3.0
 class DemoOptions:
     """What `slmpack demo` can be told."""
 
-    once: bool
+    stays: bool
+    """Until Ctrl-C, else until everything is Ready."""
     timeout_seconds: float | None
     kubeconfig: Path | None
     seed: int
@@ -95,7 +97,7 @@ class _Demo:
         self._console.print(Text(text), soft_wrap=True)
 
     async def play(self) -> int:
-        """From nothing to Ready; then until interrupted, unless once is enough."""
+        """From nothing to Ready; then until interrupted, if it is to stay."""
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="slmpack-demo-")))
             try:
@@ -110,7 +112,8 @@ class _Demo:
                 return FAILED
             self.was_ready = True
             self.say("\nEverything is Ready.")
-            if self._options.once:
+            if not self._options.stays:
+                self.say("The demo ends here and removes what it made; --stay keeps it until Ctrl-C.")
                 return 0
             self._suggest(stage)
             await self._keep_showing(stage, operator)
@@ -129,7 +132,7 @@ class _Demo:
         for example in examples:
             name, count = example["metadata"]["name"], example["spec"].get("replicas", 1)
             made = await stage.create(SLM_DEPLOYMENTS.path(namespace=stage.namespace), example)
-            self.say(f"{'applied' if made else 'there already:'} {name}, {count} replica{'s' if count != 1 else ''}")
+            self.say(f"{'applied' if made else 'there already:'} {name}, {number_of(count)}")
 
     async def _watch(self, stage: Stage, operator: RunningOperator) -> None:
         """Show the cluster until everything is Ready. Raises _NotReadyError once the operator or the time is gone."""

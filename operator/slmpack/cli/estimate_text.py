@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rich.console import Console
@@ -21,7 +21,7 @@ from slmpack.domain.performance import predict
 from slmpack.domain.prediction import GpuPrediction, Sharing
 from slmpack.domain.quantity import GIB
 from slmpack.domain.sharing import MpsShare
-from slmpack.domain.wording import format_ms, format_number
+from slmpack.domain.wording import format_ms, format_number, number_of
 
 __all__ = ["picture_of", "print_estimate", "print_rows"]
 
@@ -50,8 +50,8 @@ def print_estimate(console: Console, estimate: Estimate) -> None:
         say(console, f"what pays cannot be told: {estimate.why_nothing}", indent=2, style="yellow")
 
 
-def print_rows(console: Console, estimates: Sequence[Estimate]) -> None:
-    """One row for each GPU, and below why some have no figures."""
+def print_rows(console: Console, estimates: Sequence[Estimate], *, refused: Mapping[str, str]) -> None:
+    """One row for each GPU, and below why some have no figures, or (`refused`, by GPU) no row."""
     first = estimates[0]
     workload = first.ask.workload
     load = "assumed load: replicas x knee" if first.assumed else "load as given"
@@ -70,6 +70,11 @@ def print_rows(console: Console, estimates: Sequence[Estimate]) -> None:
             gpu = estimate.decision.part.cut.site.gpu.id
             whys.setdefault(estimate.why_nothing.removeprefix(f"gpu {gpu}: "), []).append(gpu)
     console.print(table)
+    for estimate in estimates:
+        if estimate.left_out:
+            whys.setdefault(estimate.left_out, []).append(estimate.decision.part.cut.site.gpu.id)
+    for left, why in refused.items():
+        whys.setdefault(f"left out: {why}", []).append(left)
     for why, gpus in whys.items():
         say(console, f"{', '.join(gpus)}: {why}", indent=2)
 
@@ -111,7 +116,7 @@ def _sentence(estimate: Estimate) -> str:
     """The answer in one sentence."""
     part, choice = estimate.decision.part, estimate.decision.choice
     where = f"{short_name(estimate.subject.name)} on one {part.cut.site.gpu.id}"
-    need = f"{part.room.needed_bytes / GIB:.1f} GiB"
+    need = f"{part.room.needed_bytes / GIB:.2f} GiB"
     if not part.fits:
         return f"{where}: does not fit; a replica needs {need} (estimate)"
     if isinstance(choice, BoundsNotKept):
@@ -122,9 +127,9 @@ def _sentence(estimate: Estimate) -> str:
     if not isinstance(choice, Choice):
         return f"{where}: fits, needs {need} (estimate); what pays cannot be told"
     count = choice.replicas_per_gpu
-    pays = "1 replica pays" if count == 1 else f"{count} replicas pay"
+    pays = f"{number_of(count)} pay{'s' if count == 1 else ''}"
     each = "it needs" if count == 1 else "each needs"
-    return f"{where}: {pays} ({_way(estimate)}); {each} {need}; knee at batch {choice.knee.batch} (estimate)"
+    return f"{where}: {pays} ({_way(estimate)}); {each} {need} at least; knee at batch {choice.knee.batch} (estimate)"
 
 
 def _way(estimate: Estimate) -> str:
@@ -157,6 +162,7 @@ def _print_memory(console: Console, estimate: Estimate) -> None:
     table.add_row("    KV cache", f"{_gib(room.kv_cache_bytes)} GiB", "", per_token)
     asked = f"utilisation {room.gpu_memory_utilization:g}: vLLM's budget"
     table.add_row("    asked for", f"{_gib(room.requested_bytes)} GiB", "", asked, style="bold")
+    table.add_row("    needed", f"{_gib(room.needed_bytes)} GiB", "", _least(part), style="bold")
     limit = part.cut.limit_bytes
     size = "no limit" if limit is None else f"{_gib(limit)} GiB"
     table.add_row("    share", size, "", part.cut.enforcement, style="bold")
@@ -169,6 +175,14 @@ def _print_memory(console: Console, estimate: Estimate) -> None:
         flags = (flag if value is None else f"{flag}={value}" for flag, value in engine_flags(estimate).items())
         say(console, f"flags: {' '.join(flags)}", indent=2)
         _print_ceiling(console, part)
+
+
+def _least(part: Part) -> str:
+    """What the least that a share must have is for."""
+    room = part.room
+    if room.needed_bytes > part.footprint.total_bytes(room.kv_tokens):
+        return "at least, of the share: while the weights load"
+    return f"at least, of the share: with a KV cache of {room.kv_tokens:,} tokens"
 
 
 def _print_ceiling(console: Console, part: Part) -> None:
@@ -204,7 +218,7 @@ def _print_choice(console: Console, estimate: Estimate, choice: Choice) -> None:
     lines.append("because:")
     lines += [f"  {reason}" for reason in choice.reasons]
     second = choice.runner_up
-    count = "1 replica" if second.replicas_per_gpu == 1 else f"{second.replicas_per_gpu} replicas"
+    count = number_of(second.replicas_per_gpu)
     lines.append(f"runner-up: {count} at batch {second.max_num_seqs}, {second.throughput_tok_s:,.0f} output tokens/s")
     if not any(second.reason in reason for reason in choice.reasons):
         lines.append(f"  {second.reason}")

@@ -10,6 +10,7 @@ from slmpack.domain.choice import Ask, BoundsNotKept
 from slmpack.domain.cut import Cut
 from slmpack.domain.decide import MOST_REPLICAS, Decision, decide
 from slmpack.domain.engine_version import FIRST_SUPPORTED, FIRST_UNSUPPORTED
+from slmpack.domain.mig import plain_profiles
 from slmpack.domain.performance import Unpredictable
 from slmpack.domain.snapshot import Policy
 
@@ -41,8 +42,21 @@ class Estimate:
                 f"the operator does not start vLLM {self.subject.version}, only {FIRST_SUPPORTED} or later, before"
                 f" {FIRST_UNSUPPORTED}; the figures are of the nearest generation that is known"
             )
+        if self.left_out:
+            found.append(f"{self.decision.part.cut.site.gpu.id}: {self.left_out}")
         note = self.ask.engine.model.weights_note
         return (*found, note) if note else tuple(found)
+
+    @property
+    def left_out(self) -> str:
+        """Which ways to share the GPU are not compared, though nobody left them out, and why."""
+        profiles = plain_profiles(self.decision.part.cut.site.gpu)
+        unknown = [profile.name for profile in profiles if profile.memory_mib is None and profile.max_instances > 1]
+        if self.asked.mechanism is not None or not unknown:
+            return ""
+        every = len(unknown) == sum(profile.max_instances > 1 for profile in profiles)
+        what = "MIG" if every else f"MIG {', '.join(unknown)}"
+        return f"not compared: {what}, as the memory of the instances is not in the catalogue"
 
     @property
     def why_nothing(self) -> str:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from slmpack.adapters.measuring import MetricsSettings
+from slmpack.cli.cluster_flags import require_kubeconfig
 from slmpack.cli.explain_text import print_explanation
 from slmpack.cli.manifests import BadFileError, read_manifests
 from slmpack.cli.plan_json import figures_to_json, plan_to_json, scale_to_json
+from slmpack.cli.printing import printer
 from slmpack.cli.world import Question, World, observe_world
 from slmpack.domain.answer import answers, with_names
 from slmpack.domain.conditions import judge
@@ -42,8 +41,7 @@ def answer_explain(  # noqa: PLR0913 - the command's options
     **asked: Any,  # noqa: ANN401
 ) -> int:
     """Print the explanation; `asked` are the other fields of Question. Raises click.ClickException."""
-    if kubeconfig is not None and not Path(kubeconfig).is_file():
-        raise click.ClickException(f"--kubeconfig {kubeconfig}: no such file")
+    require_kubeconfig(kubeconfig)
     try:
         question = Question(
             manifests=read_manifests(files), cluster=not files, kubeconfig=kubeconfig, metrics=metrics, **asked
@@ -59,7 +57,7 @@ def answer_explain(  # noqa: PLR0913 - the command's options
     if output == "json":
         click.echo(json.dumps(_to_json(found), indent=2))
     else:
-        console = Console(file=sys.stdout, highlight=False, emoji=False, markup=False)
+        console = printer()
         print_explanation(console, found)
     return 0
 

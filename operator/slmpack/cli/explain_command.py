@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from slmpack.cli.cluster_flags import as_operator, cluster_options
 from slmpack.cli.complete_names import deployments, namespaces
 from slmpack.cli.metrics_flags import metrics_settings, now_options
 from slmpack.cli.question_commands import OUTPUT
@@ -47,10 +48,7 @@ __all__ = ["explain"]
     metavar="FILE",
     help="Explain from files, as `plan -f` reads them, instead of the cluster. May be repeated.",
 )
-@click.option(
-    "--kubeconfig", type=click.Path(), metavar="FILE", help="How to reach the cluster. Default: as kubectl does."
-)
-@click.option("--context", metavar="NAME", help="The kubeconfig's context to use.")
+@cluster_options
 @click.option(
     "--loads",
     type=click.Path(),
@@ -60,15 +58,7 @@ __all__ = ["explain"]
 @click.option(
     "--live", is_flag=True, help="Measure now, through --prometheus-url, decide anew, and say both. Nothing is changed."
 )
-@click.option(
-    "--supervisor-image",
-    metavar="IMAGE",
-    envvar="SLMPACK_SUPERVISOR_IMAGE",
-    help="As the operator that runs with this flag would do.",
-)
-@click.option(
-    "--bundled-models", is_flag=True, help="Do not ask the Hub for models whose config.json ships with slmpack."
-)
+@as_operator
 @now_options
 @OUTPUT
 def explain(name: str, **options: Any) -> int:  # noqa: ANN401 - click checks them

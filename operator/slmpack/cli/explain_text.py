@@ -9,26 +9,33 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from slmpack.cli.text import print_decision, print_footprint
+from slmpack.cli.one_line import one_line
+from slmpack.cli.text import print_decision, print_footprint, print_unknown_model
 from slmpack.domain.explanation import Explanation
 from slmpack.domain.interval import describe_interval
 from slmpack.domain.memory_limit import replica_name
 from slmpack.domain.plan_words import offers_of
 from slmpack.domain.reasons import Reason
 from slmpack.domain.scale_decision import Figure, ScaleDecision, ScaleNote, ScalingSpec
-from slmpack.domain.scale_words import figure_rows, replicas
+from slmpack.domain.scale_words import figure_rows
 from slmpack.domain.snapshot import Demand
+from slmpack.domain.wording import FIGURES, number_of
 
 __all__ = ["print_explanation"]
 
 
 def print_explanation(console: Console, found: Explanation) -> None:
-    """Need, what pays, placement, scaling, what would change it."""
+    """The answer in short; then need, what pays, placement, scaling, what would change it."""
     answer, plan = found.answer, found.answer.plan
     wanted = "?" if answer.wanted is None else str(answer.wanted)
-    title = Text(str(found.view.key), style="bold")
-    title.append(f"  {found.ready} of {wanted} replicas Ready, {found.reason.value}: {found.message}", style="not bold")
+    title = Text(one_line(str(found.view.key)), style="bold")
+    title.append(f"  {found.ready} of {wanted} replicas Ready, {found.reason.value}: ", style="not bold")
+    title.append(one_line(found.message), style="not bold")
     console.print(title)
+    short = _in_short(found)
+    if short:
+        _line(console, short)
+    print_unknown_model(console, answer)
     if plan.footprint is not None:
         _head(console, "What a replica needs")
         print_footprint(console, answer, source=found.source)
@@ -43,8 +50,25 @@ def print_explanation(console: Console, found: Explanation) -> None:
         _head(console, "How many are wanted")
         _print_scaling(console, found, demand.scaling)
     _head(console, "What would change it")
-    for line in found.changes:
+    for line in _not_said(found):
         _line(console, line)
+
+
+def _in_short(found: Explanation) -> str:
+    """What its replicas have of GPUs, and how many are wanted."""
+    said, demand = found.decided or found.note, found.view.demand
+    lines = offers_of(found.answer)
+    if said is not None and isinstance(demand, Demand) and demand.scaling is not None:
+        bounds = f"{demand.scaling.least} to {demand.scaling.most}"
+        lines.append(f"{number_of(found.answer.wanted or 0)} wanted of {bounds}, {said.reason.value}")
+    return "; ".join(lines)
+
+
+def _not_said(found: Explanation) -> list[str]:
+    """What would change it, without what stands under the replicas' places."""
+    said = {message for _, message, _ in found.answer.reasons}
+    lines = [line for line in found.changes if line not in said]
+    return ["what is said under Where replicas are", *lines] if len(lines) < len(found.changes) else lines
 
 
 def _head(console: Console, words: str) -> None:
@@ -53,7 +77,7 @@ def _head(console: Console, words: str) -> None:
 
 
 def _line(console: Console, words: str) -> None:
-    console.print(Padding(Text(words), (0, 0, 0, 2), expand=False))
+    console.print(Padding(Text(one_line(words)), (0, 0, 0, 2), expand=False))
 
 
 def _print_places(console: Console, found: Explanation) -> None:
@@ -65,8 +89,9 @@ def _print_places(console: Console, found: Explanation) -> None:
         for line in offers_of(found.answer):
             _line(console, f"planned: {line}")
     for problem, message, count in found.answer.reasons:
-        whom = f"{replicas(count)} without a place: " if count else ""
-        _line(console, f"{whom}{problem.reason.value}: {message}")
+        whom = f"{number_of(count)} without a place: " if count else ""
+        why = "as said above" if found.message and message.endswith(found.message) else message
+        _line(console, f"{whom}{problem.reason.value}: {why}")
     if not states and not found.answer.placed and not found.answer.reasons:
         _line(console, "nowhere: no replica is wanted")
 
@@ -74,7 +99,7 @@ def _print_places(console: Console, found: Explanation) -> None:
 def _print_scaling(console: Console, found: Explanation, scaling: ScalingSpec) -> None:
     note, state = found.note, found.view.scale
     if note is not None and state is not None:
-        told = f"{replicas(state.desired)} by the last decision, told at {note.at:%Y-%m-%d %H:%M:%S %Z}"
+        told = f"{number_of(state.desired)} by the last decision, told at {note.at:%Y-%m-%d %H:%M:%S %Z}"
         _line(console, f"{told} (spec.scaling: {scaling.least} to {scaling.most})")
         if state.changed is not None:
             way = "more" if state.went_up else "fewer"
@@ -85,7 +110,7 @@ def _print_scaling(console: Console, found: Explanation, scaling: ScalingSpec) -
     if found.decided is not None:
         decided = found.decided
         change = f", {decided.current} so far" if decided.current != decided.desired else ""
-        _line(console, f"now: {replicas(decided.desired)}{change} (spec.scaling: {scaling.least} to {scaling.most})")
+        _line(console, f"now: {number_of(decided.desired)}{change} (spec.scaling: {scaling.least} to {scaling.most})")
         power = "" if decided.power_w is None else describe_interval(decided.power_w, unit="W")
         _print_decision(console, decided, decided.reason, decided.refused, power=power)
 
@@ -110,6 +135,7 @@ def _print_figures(console: Console, figures: Iterable[Figure]) -> None:
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value, basis in rows:
-        table.add_row(f"    {name}", value, basis)
+        table.add_row(f"    {one_line(name)}", one_line(value), one_line(basis), FIGURES.get(name, ""))
     console.print(table)

@@ -1,19 +1,25 @@
-"""One model's config.json from the Hub, for a command that waits for it."""
+"""Model configs from the Hub, for a command that waits for them, and why one is not to be had."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 import click
 
-from slmpack.adapters.hub import HubModels
+from slmpack.adapters.hub import SCHEME, HubModels
+from slmpack.adapters.tables import bundled_config
 from slmpack.config import hub_settings
 from slmpack.domain.reasons import Reason
 from slmpack.domain.snapshot import ModelUnknown
+from slmpack.ports import ModelSource
 
-__all__ = ["fetch_config"]
+__all__ = ["AsSeenFromHere", "fetch_config"]
+
+BUNDLED = "--bundled-models takes the one that ships with slmpack"
+INLINE = "spec.model.config does without the Hub"
 
 
 def fetch_config(name: str, *, seconds: float) -> Mapping[str, object]:
@@ -27,11 +33,37 @@ def fetch_config(name: str, *, seconds: float) -> Mapping[str, object]:
         logger.removeHandler(silent)
     if not isinstance(found, ModelUnknown):
         return found
-    if found.reason is Reason.MODEL_PENDING:
-        why = f"config.json of {name} did not come within {seconds:g} s (--model-timeout)"
-    else:
-        why = found.message.partition("; ")[0].replace("the operator", "slmpack").replace("hf://", "")
+    why = _why(found, name, waited=f"{seconds:g} s (--model-timeout)").replace("hf://", "")
     raise click.ClickException(f"{why}; download the model's config.json and give --config FILE")
+
+
+class AsSeenFromHere:
+    """`ports.ModelSource` that says of what another does not have why, and what whoever runs the command can do."""
+
+    def __init__(self, other: ModelSource, *, bundled: bool, seconds: float) -> None:
+        """`bundled`: whether the other has what ships with slmpack; `seconds`: how long a config is waited for."""
+        self._other, self._bundled, self._seconds = other, bundled, seconds
+
+    def lookup(self, *, source: str, revision: str | None) -> Mapping[str, object] | ModelUnknown:
+        """The other's answer; its reason stays, its words are of this side."""
+        found = self._other.lookup(source=source, revision=revision)
+        if not isinstance(found, ModelUnknown):
+            return found
+        ships = revision in {None, "main"} and bundled_config(source.removeprefix(SCHEME)) is not None
+        helps = [BUNDLED] if ships and not self._bundled else []
+        if found.reason in {Reason.MODEL_PENDING, Reason.MODEL_UNAVAILABLE}:
+            said = _why(found, source, waited=f"{self._seconds:g} s")
+            helps = helps or [INLINE]
+        else:  # of the model itself: what would work is in the message
+            said = found.message.replace("the operator", "slmpack")
+        return replace(found, message="; ".join((said, *helps)))
+
+
+def _why(found: ModelUnknown, name: str, *, waited: str) -> str:
+    """Without what the operator would do about it."""
+    if found.reason is Reason.MODEL_PENDING:
+        return f"config.json of {name} did not come within {waited}"
+    return found.message.partition("; ")[0].replace("the operator", "slmpack")
 
 
 async def _fetch(name: str, *, seconds: float) -> Mapping[str, object] | ModelUnknown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from shlex import quote
 from typing import Any
 
 from rich.cells import cell_len
@@ -12,6 +13,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from slmpack.cli.draw import LONGEST_BAR, Glyphs, glyphs_of
+from slmpack.cli.one_line import one_line
 from slmpack.domain.mig import memory_slices
 from slmpack.domain.mig_layout import Layout, Slot
 from slmpack.domain.mig_proposal import CutGpu, Holder, NodeLayouts, Proposal
@@ -106,7 +108,7 @@ def _layouts(node: NodeLayouts) -> tuple[Layout | None, ...]:
 
 
 def _print_node(console: Console, node: NodeLayouts, config: str) -> None:
-    console.print(Text(f"{node.node.name}  {node.node.product}", style="bold", overflow="fold"))
+    console.print(Text(one_line(f"{node.node.name}  {node.node.product}"), style="bold", overflow="fold"))
     glyphs = glyphs_of(console)
     for number, cut in enumerate(node.gpus):
         if cut is None:
@@ -123,19 +125,18 @@ def _print_node(console: Console, node: NodeLayouts, config: str) -> None:
     if node.stock is None:
         _say(console, "No stock layout: add this to the config.yaml of the MIG manager's ConfigMap:")
         for line in _config(node, config):
-            console.print(Text(f"    {line}", overflow="fold"))
+            console.print(Text(f"    {one_line(line)}", overflow="fold"))
         if node.stock_for_all is not None:
             _say(console, f"Or cut all GPUs of the node alike: {node.stock_for_all} instead of {config}.")
     strategy = _strategy(node)
     if strategy:
         _say(console, strategy)
-    console.print(
-        Text(f"  kubectl label node {node.node.name} nvidia.com/mig.config={config} --overwrite", overflow="fold")
-    )
+    name = quote(one_line(node.node.name))
+    console.print(Text(f"  kubectl label node {name} nvidia.com/mig.config={config} --overwrite", overflow="fold"))
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(Padding(Text(text, overflow="fold"), (0, 0, 0, 2), expand=False))
+    console.print(Padding(Text(one_line(text), overflow="fold"), (0, 0, 0, 2), expand=False))
 
 
 def _axis(cut: CutGpu, slices: int, *, width: int, glyphs: Glyphs) -> str:
@@ -154,7 +155,7 @@ def _block(slot: Slot, holder: Holder | None, width: int, glyphs: Glyphs) -> str
     inner, fill = width - EDGES, glyphs.free if holder is None else glyphs.fill["planned"]
     names = [slot.profile.name, slot.profile.name.partition(".")[0], ""]
     if holder is not None:
-        names.insert(0, f"{slot.profile.name} {holder.deployment.name}")
+        names.insert(0, one_line(f"{slot.profile.name} {holder.deployment.name}"))
     label = next(name for name in names if cell_len(name) <= inner)
     return glyphs.left + label.ljust(inner, fill) + glyphs.right
 

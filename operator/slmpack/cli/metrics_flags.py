@@ -130,7 +130,10 @@ def metrics_settings(options: dict[str, Any]) -> MetricsSettings:
 def _url(text: str | None) -> str | None:
     if text is None:
         return None
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # brackets that hold no address
+        parts = urlsplit("")
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise click.BadParameter(
             f"{text!r} is not the URL of a Prometheus; write for instance http://prometheus.monitoring:9090"

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
+from slmpack.cli.cluster_flags import require_kubeconfig
 from slmpack.cli.layout import layouts_to_json, print_layouts
 from slmpack.cli.manifests import BadFileError, read_manifests
 from slmpack.cli.plan_json import plan_to_json
 from slmpack.cli.plan_page import STDOUT, check_place, write_page
+from slmpack.cli.printing import printer
 from slmpack.cli.repack import print_repack, repack_to_json
 from slmpack.cli.text import print_plan
 from slmpack.cli.world import Question, World, observe_world
@@ -70,8 +69,7 @@ def answer_plan(  # noqa: PLR0913 - the command's options
 
 def _observe(files: Sequence[str], *, kubeconfig: str | None, **asked: Any) -> World:  # noqa: ANN401
     """What to plan on, and on standard error what is not read."""
-    if kubeconfig is not None and not Path(kubeconfig).is_file():
-        raise click.ClickException(f"--kubeconfig {kubeconfig}: no such file")
+    require_kubeconfig(kubeconfig)
     try:
         manifests = read_manifests(files)
         world = asyncio.run(observe_world(Question(manifests=manifests, kubeconfig=kubeconfig, **asked)))
@@ -98,7 +96,7 @@ def _print_json(plan: ClusterPlan, world: World, wishes: _Wishes) -> None:
 
 
 def _print_text(plan: ClusterPlan, world: World, wishes: _Wishes) -> None:
-    console = Console(file=sys.stdout, highlight=False, emoji=False, markup=False)
+    console = printer()
     print_plan(console, plan, world)
     if wishes.propose_layout:
         print_layouts(console, _proposal(world))

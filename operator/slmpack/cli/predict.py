@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from slmpack.cli.figures import (
     yes_no,
 )
 from slmpack.cli.pack_file import read_pack
+from slmpack.cli.printing import printer
 from slmpack.cli.question import Asked
 from slmpack.cli.scenario import Group, Scenario, read_scenario
 from slmpack.domain.interval import Basis, Interval
@@ -64,7 +64,7 @@ def answer_predict(asked: Asked, *, pack: str | None, output: str) -> int:
     if output == "json":
         click.echo(json.dumps(answer, indent=2))
     else:
-        _print(Console(file=sys.stdout, highlight=False, emoji=False, markup=False), scenario, answer)
+        _print(printer(), scenario, answer)
     return FEASIBLE if answer["feasible"]["value"] else NOT_FEASIBLE
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from slmpack.adapters.clock import SystemClock
 from slmpack.adapters.openai_endpoint import OpenAiEndpoint, ServedModel
 from slmpack.api.profile import PointDocument, ProfileDocument
+from slmpack.cli.printing import printer
 from slmpack.cli.profile_file import configmap_manifest, require_writable, resume, save, with_point, with_verdict
 from slmpack.cli.profile_load import Shape
 from slmpack.cli.profile_sweep import Limits, Sweep, SweepStoppedError, find_vocabulary, require_idle
@@ -258,7 +259,7 @@ def _print(outcome: Outcome, options: ProfileOptions) -> None:
         click.echo(document.model_dump_json(indent=2))
     else:
         beside = options.configmap is not None
-        console = Console(file=sys.stderr if beside else sys.stdout, highlight=False, emoji=False, markup=False)
+        console = printer(sys.stderr if beside else None)
         print_profile(console, document)
     if outcome.missing:
         sizes = ", ".join(map(str, outcome.missing))

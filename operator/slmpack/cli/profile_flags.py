@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from slmpack.cli.complete_names import gpus
 from slmpack.cli.teaching import Taught
 
 __all__ = ["MOST_IN_FLIGHT", "profile"]
@@ -104,7 +105,12 @@ def _object_name(_: click.Context, __: click.Parameter, text: str | None) -> str
     show_default=True,
     help="Seconds after which a request has failed.",
 )
-@click.option("--gpu", metavar="GPU", help="Where it runs: a catalogue id or the node's nvidia.com/gpu.product label.")
+@click.option(
+    "--gpu",
+    shell_complete=gpus,
+    metavar="GPU",
+    help="Where it runs: a catalogue id or the node's nvidia.com/gpu.product label.",
+)
 @click.option(
     "--max-num-seqs",
     type=click.IntRange(1),

@@ -115,11 +115,14 @@ class Subject:
     engine: Engine
 
 
-def find_gpu(text: str | None, *, flag: str = "--gpu") -> GpuModel:
-    """The product of an id or a label; click.BadParameter with the nearest ids for any other text."""
+def find_gpu(text: str | None, *, flag: str = "--gpu", instead: str = "") -> GpuModel:
+    """The product of an id or a label; click.BadParameter with the nearest ids for any other text.
+
+    `instead`: what else could be given, for who gives none.
+    """
     catalogue = load_gpu_catalogue()
     if text is None:
-        raise click.UsageError(f"{flag} is missing; name a GPU of the catalogue, for example --gpu l4")
+        raise click.UsageError(f"{flag} is missing; name a GPU of the catalogue, for example --gpu l4{instead}")
     gpu = catalogue.find(text.strip())
     if gpu is not None:
         return gpu

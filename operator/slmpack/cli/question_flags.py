@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import click
 from typing_extensions import override
 
+from slmpack.cli.complete_names import gpus
+
 __all__ = ["HEADINGS", "Real", "Whole", "question_flags"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -107,6 +109,7 @@ _FLAGS: tuple[Callable[[Any], Any], ...] = (
     _flag(
         "--gpu",
         "gpu",
+        shell_complete=gpus,
         metavar="GPU",
         help="The GPU: an id of the catalogue (l4, h100-sxm5-80gb) or the node's nvidia.com/gpu.product label.",
     ),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from slmpack.cli.figures import figure
+from slmpack.cli.one_line import one_line
 from slmpack.domain.interval import describe_interval
 from slmpack.domain.plan import ClusterPlan
 from slmpack.domain.repack import Repack, is_calm
+from slmpack.domain.wording import number_of
 
 __all__ = ["print_repack", "repack_to_json"]
 
@@ -52,19 +55,25 @@ def print_repack(console: Console, repack: Repack | None, plan: ClusterPlan) -> 
         console.print(Text(f"  {_why_none(plan)}"))
         return
     for freed in repack.freed:
+        where = f"{one_line(freed.node)} ({one_line(freed.product)})"
         power = "" if freed.power_w is None else f", {describe_interval(freed.power_w, unit='W')} estimated"
-        count = f"{freed.gpus} {'GPU' if freed.gpus == 1 else 'GPUs'}"
-        console.print(Text(f"  frees {count} of node {freed.node} ({freed.product}){power}"))
+        console.print(Text(f"  frees {number_of(freed.gpus, 'GPU')} of node {where}{power}"))
     for move in repack.moves:
-        console.print(Text(f"  ends {move.pod} on {move.node}; its replicas start anew on {', '.join(move.to)}"))
+        moved = f"ends {move.pod} on {move.node}; its replicas start anew on {', '.join(move.to)}"
+        console.print(Text(f"  {one_line(moved)}"))
     console.print(Text("  The operator moves nothing. To do it, run these, and wait after each delete until"))
     console.print(Text("  the SLMDeployment is Ready again (a replica less answers meanwhile):"))
     for node in (freed.node for freed in repack.freed):
-        console.print(Text(f"    kubectl cordon {node}"))
+        console.print(Text(f"    kubectl cordon {_word(node)}"))
     for move in repack.moves:
-        console.print(Text(f"    kubectl delete pod -n {move.pod.namespace} {move.pod.name}"))
+        console.print(Text(f"    kubectl delete pod -n {_word(move.pod.namespace)} {_word(move.pod.name)}"))
     for node in (freed.node for freed in repack.freed):
-        console.print(Text(f"    kubectl uncordon {node}"))
+        console.print(Text(f"    kubectl uncordon {_word(node)}"))
+
+
+def _word(name: str) -> str:
+    """A name as one word of a command that somebody copies."""
+    return quote(one_line(name))
 
 
 def _why_none(plan: ClusterPlan) -> str:

@@ -1,8 +1,8 @@
-"""`slmpack plan` for people: the footprint, need against offer, the picture, the reasons."""
+"""`slmpack plan` for people: the answer, the picture, the reasons, then the account of memory and of what pays."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.padding import Padding
@@ -14,9 +14,9 @@ from slmpack.cli.one_line import one_line
 from slmpack.cli.world import World
 from slmpack.domain.answer import Answer, answers
 from slmpack.domain.choice import Choice
-from slmpack.domain.footprint import explain
 from slmpack.domain.fragmentation import slice_notes
 from slmpack.domain.inventory import read_nodes
+from slmpack.domain.need_words import engine_words, memory_rows, weights_warning
 from slmpack.domain.plan import ClusterPlan, GpuBar, UsedFit
 from slmpack.domain.plan_words import (
     ASSUMED_INDICES,
@@ -27,32 +27,37 @@ from slmpack.domain.plan_words import (
     ends_of,
     gib,
     offers_of,
+    unknown_model,
 )
-from slmpack.domain.quantity import format_bytes
 from slmpack.domain.scale_words import scale_line
-from slmpack.domain.snapshot import Demand, Key, ModelUnknown
-from slmpack.render.engine_args import plan_flags
+from slmpack.domain.snapshot import Demand
+from slmpack.render.engine_args import flags_line
 
-__all__ = ["print_decision", "print_footprint", "print_plan"]
+__all__ = ["print_decision", "print_footprint", "print_plan", "print_unknown_model"]
 
 
 def print_plan(console: Console, plan: ClusterPlan, world: World) -> None:
-    """Everything that was asked about, then the picture, then what has no place and why."""
+    """What becomes of everything that was asked about, the picture, what has no place and why; the account last."""
     if world.what_if:
         console.print(Text(WHAT_IF_NOTE, style="yellow"))
         console.print()
     given = answers(plan, asked=world.asked)
     for answer in given:
-        _print_answer(console, answer, sources=world.sources)
+        _print_answer(console, answer)
+    if given:
+        console.print()
     _print_picture(console, plan.bars, what_if=world.what_if)
     for note in slice_notes(read_nodes(world.snapshot.nodes, world.policy.gpus), plan.bars):
         console.print(Text(one_line(note), style="dim"))
     _print_reasons(console, given)
     for line in ends_of(plan, world.asked):
         console.print(Text(f"\n{one_line(line)}"))
+    for answer in given:
+        _print_account(console, answer, source=world.sources.get(answer.plan.deployment.key))
 
 
-def _print_answer(console: Console, answer: Answer, *, sources: Mapping[Key, str]) -> None:
+def _print_answer(console: Console, answer: Answer) -> None:
+    """What there is to know at once."""
     view = answer.plan.deployment
     title = Text(one_line(str(view.key)), style="bold")
     if answer.wanted is not None:
@@ -60,42 +65,61 @@ def _print_answer(console: Console, answer: Answer, *, sources: Mapping[Key, str
     else:
         title.append("  rejected", style="red")
     console.print(title)
-    print_footprint(console, answer, source=sources.get(view.key))
+    if answer.wanted is None:
+        _print_rejection(console, answer)
     for line in offers_of(answer):
         console.print(_indented(line))
-    if answer.placed:
-        for used in answer.plan.fits:
-            print_decision(console, used)
     demand, scale = view.demand, answer.plan.scale
     if scale is not None and isinstance(demand, Demand) and demand.scaling is not None:
         console.print(_indented(scale_line(scale, demand.scaling)))
-    console.print()
+    print_unknown_model(console, answer)
+
+
+def print_unknown_model(console: Console, answer: Answer) -> None:
+    """What the rest does not say, and why."""
+    missing = unknown_model(answer)
+    if missing:
+        _warn(console, missing)
+
+
+def _print_account(console: Console, answer: Answer, *, source: str | None) -> None:
+    """The memory of a replica, and what pays on the GPUs in use."""
+    if answer.plan.footprint is None:
+        return
+    head = f"\n{one_line(str(answer.plan.deployment.key))}: what a replica needs, and what pays"
+    console.print(Text(head, style="bold"))
+    print_footprint(console, answer, source=source)
+    if answer.placed:
+        for used in answer.plan.fits:
+            print_decision(console, used)
+
+
+def _print_rejection(console: Console, answer: Answer) -> None:
+    """Nothing of it is in the picture: what is wrong stands with its name."""
+    for problem, message, _ in answer.reasons:
+        line = Text(f"{problem.reason.value}: ", style="red")
+        line.append(one_line(message), style="not red")
+        console.print(Padding(line, (0, 0, 0, 2), expand=False))
 
 
 def print_footprint(console: Console, answer: Answer, *, source: str | None) -> None:
     """Device memory of one replica, term by term."""
     plan = answer.plan
-    footprint, demand = plan.footprint, plan.deployment.demand
-    if footprint is None:
+    if plan.footprint is None:
         return
-    what = f"{source or demand.model_source} on vLLM {demand.engine_version}" if isinstance(demand, Demand) else ""
-    console.print(
-        _indented(f"one replica of {what}, {plan.max_model_len:,} tokens at most (estimate, {footprint.basis})")
-    )
+    what = engine_words(plan, source=source)
+    console.print(_indented(f"one replica of {what} (estimate, {plan.footprint.basis})"))
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold")
-    rows = explain(footprint)
-    for label, size, note in rows[:-1]:
-        table.add_row(f"    {label}", gib(size), note)
-    per_token = f"{plan.kv_tokens:,} tokens of {format_bytes(footprint.kv_bytes_per_token)} (exact)"
-    table.add_row("    KV cache", gib(footprint.kv_bytes(plan.kv_tokens)), per_token)
-    note = "the least that a share must hold" if plan.fit is None else f"with {plan.fit.need.max_num_seqs} sequences"
-    table.add_row("    needed", gib(plan.needed_bytes), note, style="bold")
+    *rows, needed = memory_rows(plan)
+    for row in rows:
+        table.add_row(f"    {row.name}", gib(row.size), row.note)
+    table.add_row(f"    {needed.name}", gib(needed.size), needed.note, style="bold")
     console.print(table)
-    if isinstance(demand, Demand) and not isinstance(demand.model, ModelUnknown) and demand.model.weights_note:
-        _warn(console, demand.model.weights_note)
+    if warning := weights_warning(plan):
+        _warn(console, warning)
 
 
 def _warn(console: Console, what: str) -> None:
@@ -109,8 +133,7 @@ def _indented(line: str) -> Padding:
 def print_decision(console: Console, used: UsedFit) -> None:
     """What pays on a GPU of a kind in use, by prediction, and why."""
     fit = used.fit
-    flags = " ".join(f"{flag}={value}" for flag, value in plan_flags(fit.settings).items())
-    console.print(_indented(f"on {used.product}, {used.share}: {flags}"))
+    console.print(_indented(f"on {used.product}, {used.share}: {flags_line(fit.settings)}"))
     if isinstance(fit.choice, Choice):
         console.print(_indented(describe_prediction(fit.choice)))
     if fit.carries is False:
@@ -134,6 +157,8 @@ def _print_picture(console: Console, bars: Sequence[GpuBar], *, what_if: bool) -
 
 def _print_reasons(console: Console, given: Sequence[Answer]) -> None:
     for answer in given:
+        if answer.wanted is None:
+            continue
         key = str(answer.plan.deployment.key)
         for problem, message, count in answer.reasons:
             line = Text(f"\n{one_line(key)}: ", style="bold")

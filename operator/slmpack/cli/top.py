@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import click
 
@@ -18,7 +17,8 @@ from slmpack.adapters.kube import KubeClient
 from slmpack.adapters.measuring import MetricsSettings
 from slmpack.adapters.observe import Observer, Scope
 from slmpack.adapters.policy import load_policy
-from slmpack.adapters.resources import SLM_DEPLOYMENTS
+from slmpack.adapters.resources import APPLY_THE_CRD, SLM_DEPLOYMENTS
+from slmpack.cli.cluster_flags import require_kubeconfig
 from slmpack.cli.one_line import one_line
 from slmpack.cli.top_gpus import GpuRow, gpu_rows
 from slmpack.cli.top_json import top_to_json
@@ -73,25 +73,24 @@ def _of_power(row: Row) -> float | None:
 SORTS: dict[str, Callable[[Row], float | None]] = {
     "ready": _of_ready,
     "gpus": lambda row: None if row.gpus is None else float(row.gpus.count),
-    "arriving": lambda row: row.arriving_s,
-    "capacity": lambda row: row.capacity_s,
-    "tokens": lambda row: row.tokens_s,
+    "req/s": lambda row: row.arriving_s,
+    "carried": lambda row: row.capacity_s,
+    "tok/s": lambda row: row.tokens_s,
     "itl": lambda row: row.itl_s,
     "ttft": lambda row: row.ttft_s,
     "kv": lambda row: row.kv_usage,
-    "watts": _of_power,
+    "w": _of_power,
 }
-"""By name of --sort-by: the highest first (of `ready` the lowest part), what is not known last."""
+"""By name of --sort-by, which is the column's: the highest first (of `ready` the lowest part), the unknown last."""
 
 
 def answer_top(options: TopOptions) -> int:
     """Print it and return the exit code. Raises click.ClickException where the cluster cannot be read."""
-    if options.kubeconfig is not None and not Path(options.kubeconfig).is_file():
-        raise click.ClickException(f"--kubeconfig {options.kubeconfig}: no such file")
+    require_kubeconfig(options.kubeconfig)
     try:
         seen = asyncio.run(_look(options))
     except NotFound as error:
-        message = f"the cluster knows no SLMDeployments ({error}); slmpack crd | kubectl apply --server-side -f -"
+        message = f"the cluster knows no SLMDeployments ({error}); {APPLY_THE_CRD}"
         raise click.ClickException(message) from error
     except PortError as error:
         raise click.ClickException(f"the cluster cannot be read: {error}") from error

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from slmpack.cli.cluster_flags import cluster_options
 from slmpack.cli.complete_names import namespaces
 from slmpack.cli.metrics_flags import metrics_settings, now_options
 from slmpack.cli.question_commands import OUTPUT
@@ -13,7 +14,8 @@ from slmpack.cli.teaching import Taught
 
 __all__ = ["top"]
 
-SORTS = ("name", "ready", "gpus", "arriving", "capacity", "tokens", "itl", "ttft", "kv", "watts")
+SORTS = ("name", "ready", "gpus", "req/s", "carried", "tok/s", "itl", "ttft", "kv", "w")
+"""The columns that are sorted by, as the table names them."""
 
 
 @click.command(
@@ -42,15 +44,13 @@ SORTS = ("name", "ready", "gpus", "arriving", "capacity", "tokens", "itl", "ttft
 @click.option(
     "--sort-by",
     "sort",
-    type=click.Choice(SORTS),
+    type=click.Choice(SORTS, case_sensitive=False),
+    metavar="COLUMN",
     default="name",
     show_default=True,
-    help="The highest first (of ready, the lowest part); what is not known comes last.",
+    help=f"{', '.join(SORTS)}. The highest first (of ready, the lowest part); what is not known comes last.",
 )
-@click.option(
-    "--kubeconfig", type=click.Path(), metavar="FILE", help="How to reach the cluster. Default: as kubectl does."
-)
-@click.option("--context", metavar="NAME", help="The kubeconfig's context to use.")
+@cluster_options
 @now_options
 @OUTPUT
 def top(**options: Any) -> int:  # noqa: ANN401 - click checks them

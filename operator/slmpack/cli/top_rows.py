@@ -16,7 +16,7 @@ from slmpack.api.parse import parse_metadata, parse_status
 from slmpack.api.status import NOTHING_SAID, PlacementStatus, SLMDeploymentStatus
 from slmpack.domain.load import GpuReading, LoadSample
 from slmpack.domain.scale_decision import FigureName
-from slmpack.domain.sharing import kind_of
+from slmpack.domain.sharing import kind_of, shares_of_gpu
 from slmpack.domain.snapshot import Key
 
 __all__ = ["GpuCount", "Power", "Row", "make_row"]
@@ -134,17 +134,9 @@ def _gpus(status: SLMDeploymentStatus) -> GpuCount | None:
     shares = Counter((it.node, it.share) for it in placed if it.pod not in whole)
     fewest: dict[str, int] = {}
     for (node, share), count in shares.items():
-        fewest[node] = max(fewest.get(node, 0), -(-count // _per_gpu(share)))
+        fewest[node] = max(fewest.get(node, 0), -(-count // shares_of_gpu(share)))
     listed = status.replicas is None or status.replicas <= len({it.pod for it in status.placements})
     return GpuCount(count=len(whole) + sum(fewest.values()), exact=listed and not shares)
-
-
-def _per_gpu(share: str) -> int:
-    """How many of these shares one GPU has; of MIG slices as many as it can be cut into at all."""
-    kind, _, part = share.partition(" ")
-    if kind == "MpsShare" and part.startswith("1/") and part[2:].isdecimal():
-        return max(1, int(part[2:]))
-    return 7
 
 
 def _measured(key: Key, placements: Iterable[PlacementStatus], gpus: tuple[GpuReading, ...]) -> Power | None:
@@ -162,10 +154,10 @@ def _measured(key: Key, placements: Iterable[PlacementStatus], gpus: tuple[GpuRe
 
 def _hottest(gpus: Iterable[GpuReading], *, at_most: bool) -> Power:
     watts = max(gpu.power_w for gpu in gpus if gpu.power_w is not None)
-    return Power(text=f"{'<=' if at_most else ''}{watts:.0f}", basis="measured", watts=watts, at_most=at_most)
+    return Power(text=f"{'<=' if at_most else ''}{watts:.0f} W", basis="measured", watts=watts, at_most=at_most)
 
 
 def _estimated(status: SLMDeploymentStatus) -> Power | None:
-    """As the operator put it into words, at the load of its last decision."""
+    """In the operator's words, as they are, at the load of its last decision."""
     told = status.scaling.power if status.scaling is not None else None
-    return Power(text=told.replace(" W", "", 1), basis="estimate") if told else None
+    return Power(text=told, basis="estimate") if told else None

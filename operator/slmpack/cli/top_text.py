@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 from math import isfinite
 
 from slmpack.cli.one_line import one_line
@@ -19,10 +20,14 @@ NONE = "-"
 MS = 1000.0
 MANY = 1e6
 """Beyond, digits say nothing any more."""
+LOADS = ("REQ/S", "CARRIED", "TOK/S", "ITL", "TTFT", "KV", "W", "AGE")
+"""Columns that are left out where nobody tells any of them."""
 LEGEND = (
-    "- is not known. CARRIED is modelled: the most REQ/S within the bounds. ITL is the mean, TTFT the 95th percentile,"
-    " KV of the fullest replica, W of the hottest GPU, whoever is on it."
+    "CARRIED is modelled: the most REQ/S within the bounds. ITL is the mean, TTFT the 95th percentile, KV of the"
+    " fullest replica, W of the hottest GPU, whoever is on it."
 )
+NO_LOADS = "Loads and watts are not known: status has them with spec.scaling, and --prometheus-url measures them."
+UNKNOWN = "- is not known."
 AT_LEAST = ">= at least: which GPU of its node a share is on, nobody publishes."
 AT_MOST = "<= at most: the hottest GPU of the nodes, which need not be one of theirs."
 AS_TOLD = "Loads are as status told them, AGE ago; --prometheus-url measures now."
@@ -46,9 +51,15 @@ def print_top(
 def _deployments(rows: Sequence[Row], now: datetime) -> str:
     if not rows:
         return "No SLMDeployments found.\n"
-    head = ("NAMESPACE", "NAME", "READY", "GPUS", "SHARING", "REQ/S", "CARRIED", "TOK/S", "ITL", "TTFT", "KV", "W")
-    table = _table((*head, "AGE", "REASON"), [_cells(row, now) for row in rows])
-    notes = [LEGEND]
+    cells, loads = [_cells(row) for row in rows], [_loads(row, now) for row in rows]
+    told = any(cell != NONE for cell in chain(*loads))
+    if told:
+        cells = [(*row, *load) for row, load in zip(cells, loads, strict=True)]
+    whys = [_why(row) for row in rows]
+    head = ("NAMESPACE", "NAME", "READY", "GPUS", "SHARING", *(LOADS if told else ()), "REASON")
+    table = _table(head, [(*row, why) for row, why in zip(cells, whys, strict=True)])
+    notes = [UNKNOWN] if any(cell == NONE for cell in chain(*cells, whys)) else []
+    notes.append(LEGEND if told else NO_LOADS)
     if any(row.gpus is not None and not row.gpus.exact for row in rows):
         notes.append(AT_LEAST)
     if any(row.power is not None and row.power.at_most for row in rows):
@@ -62,15 +73,19 @@ def _deployments(rows: Sequence[Row], now: datetime) -> str:
     return table + "\n" + "".join(f"{one_line(note)}\n" for note in notes)
 
 
-def _cells(row: Row, now: datetime) -> Cells:
+def _cells(row: Row) -> Cells:
     gpus = NONE if row.gpus is None else f"{'' if row.gpus.exact else '>='}{row.gpus.count}"
-    reason = ", ".join(dict.fromkeys(filter(None, (row.reason, row.limited_by))))
     return (
         row.key.namespace,
         row.key.name,
         NONE if row.ready is None else f"{row.ready}/{NONE if row.wanted is None else row.wanted}",
         gpus,
         row.sharing or NONE,
+    )
+
+
+def _loads(row: Row, now: datetime) -> Cells:
+    return (
         _number(row.arriving_s),
         _number(row.capacity_s),
         _number(row.tokens_s),
@@ -79,8 +94,12 @@ def _cells(row: Row, now: datetime) -> Cells:
         _part(row.kv_usage),
         NONE if row.power is None else f"{row.power.text} {row.power.basis}",
         NONE if row.at is None else _age(now - row.at),
-        (reason or NONE) + (" (of an older spec)" if row.outdated else ""),
     )
+
+
+def _why(row: Row) -> str:
+    reason = ", ".join(dict.fromkeys(filter(None, (row.reason, row.limited_by))))
+    return (reason or NONE) + (" (of an older spec)" if row.outdated else "")
 
 
 def _gpus(gpus: Sequence[GpuRow]) -> str:

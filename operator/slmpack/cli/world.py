@@ -30,6 +30,7 @@ from slmpack.adapters.resources import (
     SLM_DEPLOYMENTS,
 )
 from slmpack.adapters.tables import bundled_config, load_gpu_catalogue
+from slmpack.cli.hub_config import AsSeenFromHere
 from slmpack.cli.loads_file import read_loads
 from slmpack.cli.manifests import BadFileError, Manifest, Manifests
 from slmpack.cli.preview import preview
@@ -37,7 +38,7 @@ from slmpack.config import hub_settings
 from slmpack.domain.gpu import GpuModel
 from slmpack.domain.reasons import Reason
 from slmpack.domain.snapshot import Demand, Key, ModelUnknown, Policy, Snapshot
-from slmpack.ports import Loads
+from slmpack.ports import Loads, NotFound
 from slmpack.render.names import PROFILE_LABEL
 
 __all__ = ["Bundled", "Question", "World", "measuring", "observe_world", "unreadable"]
@@ -104,14 +105,18 @@ async def observe_world(question: Question) -> World:
     from slmpack.adapters.kube import KubeClient  # takes half a second: files need none of it
 
     async with await KubeClient.connect(question.kubeconfig, context=question.context) as client:
-        return await _world(_Overlay(client, files), question, what_if=False)
+        overlay = _Overlay(client, files)
+        world = await _world(overlay, question, what_if=False)
+        return replace(world, warnings=(*world.warnings, *overlay.notes))
 
 
 async def _world(lister: Lister, question: Question, *, what_if: bool) -> World:
     policy = replace(load_policy(), supervisor_image=question.supervisor_image)
     arrived = asyncio.Event()
     async with HubModels(hub_settings(), wake=arrived.set) as hub, measuring(question.metrics) as (loads, measured):
-        models = BundledFirst(hub) if question.bundled_models or not question.cluster else hub
+        bundled = question.bundled_models or not question.cluster
+        known = BundledFirst(hub) if bundled else hub
+        models = AsSeenFromHere(known, bundled=bundled, seconds=question.model_seconds)
         clock = SystemClock()
         observer = Observer(lister, scope=Scope(), models=models, engines=policy.engines, clock=clock, loads=loads)
         with unreadable() as warnings:
@@ -171,7 +176,7 @@ class _Collected(logging.Handler):
 @contextmanager
 def unreadable() -> Iterator[list[str]]:
     """Collects the lines about unreadable objects; what the Hub answers is a reason in the plan already."""
-    readers = [logging.getLogger(f"slmpack.adapters.{name}") for name in ("views", "dra_views")]
+    readers = [logging.getLogger(f"slmpack.adapters.{name}") for name in ("views", "node_views", "dra_views")]
     hub, collected, silent = logging.getLogger("slmpack.adapters.hub"), _Collected(), logging.NullHandler()
     hub.addHandler(silent)
     for reader in readers:
@@ -258,10 +263,18 @@ class _Overlay:
 
     def __init__(self, cluster: _Reads, files: _FileLister) -> None:
         self._cluster, self._files = cluster, files
+        self.notes: tuple[str, ...] = ()
+        """What the plan leaves out of account."""
 
     async def list(self, path: str, params: Mapping[str, str] | None = None) -> tuple[list[Json], str]:
         """What the cluster holds, and the files' objects in place of theirs."""
-        items, version = await self._cluster.list(path, params)
+        try:
+            items, version = await self._cluster.list(path, params)
+        except NotFound:
+            if path != SLM_DEPLOYMENTS.path():
+                raise
+            items, version = [], "0"
+            self.notes = ("the cluster has no CRD of SLMDeployments yet: planned as if it had, and none were there",)
         if path not in {SLM_DEPLOYMENTS.path(), CONFIG_MAPS.path()}:
             return items, version
         wanted, _ = await self._files.list(path)

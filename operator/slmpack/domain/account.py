@@ -27,6 +27,7 @@ from slmpack.domain.seats import replicas_of
 from slmpack.domain.sharing import describe_share, kind_of, replicas_in
 from slmpack.domain.sizing import need_bytes
 from slmpack.domain.snapshot import Demand
+from slmpack.domain.wording import number_of
 
 __all__ = ["Decided", "account_for"]
 
@@ -64,13 +65,14 @@ def account_for(case: Case, decided: Decided, world: World, *, replaced: bool) -
         max_model_len=need.max_model_len if need else None,
         kv_tokens=need.kv_tokens if need else 0,
         needed_bytes=need_bytes(need) if need else 0,
+        least_bytes=need_bytes(case.need) if case.need else 0,
         per_gpu=_per_gpu(used[0]) if used else 0,
         fits=fits,
         states=tuple(state for pod in case.pods for state in states_of(pod, case, world)),
         creates=creates,
         waiting=decided.waiting,
         leaving=tuple(pod.key.name for pod in leaving),
-        unplaced=_with_note(grouped, pending, decided.asked.problem),
+        unplaced=_with_note(grouped, pending, decided.asked.problem, unread=world.snapshot.unread),
         pending=pending,
         rollout=_rollout(case, blocked=blocked),
         problems=case.problems,
@@ -91,14 +93,23 @@ def _pending(decided: Decided) -> tuple[str, ...]:
     return (*(pod.key.name for pod in decided.asked.kept), *made)
 
 
-def _with_note(grouped: Sequence[Unplaced], pending: Sequence[str], problem: str) -> tuple[Unplaced, ...]:
-    """What of it waits for a node to come, or why nothing does."""
+def _with_note(
+    grouped: Sequence[Unplaced], pending: Sequence[str], problem: str, *, unread: Sequence[str]
+) -> tuple[Unplaced, ...]:
+    """What of it waits for a node to come, or why nothing does, and which nodes were not looked at."""
     waits = f"{', '.join(pending)} {'waits' if len(pending) == 1 else 'wait'} for a node to come" if pending else ""
-    note = "; ".join(part for part in (waits, problem) if part)
+    note = "; ".join(part for part in (waits, problem, _left_out(unread)) if part)
     return tuple(
         replace(one, problem=replace(one.problem, message=f"{one.problem.message}; {note}")) if note else one
         for one in grouped
     )
+
+
+def _left_out(unread: Sequence[str]) -> str:
+    if not unread:
+        return ""
+    more = f" (and {number_of(len(unread) - 1, 'more node')})" if len(unread) > 1 else ""
+    return f"left out, as it cannot be read: {unread[0]}{more}"
 
 
 def _rollout(case: Case, *, blocked: Sequence[Packed]) -> RolloutState:

@@ -68,6 +68,8 @@ class Choice:
     runner_up: RunnerUp
     reasons: tuple[str, ...]
     """Short sentences with the numbers, the load first."""
+    refusal: str
+    """The one of `reasons` that says why not one more; empty where there is no room for it."""
 
 
 def choose(question: Question, *, policy: ChoicePolicy) -> Choice | BoundsNotKept | Unpredictable:
@@ -140,6 +142,7 @@ def _choice(case: _Case, judged: _Judged, more: _Judged | None) -> Choice:
         no_more="" if lost is None else lost.text,
         runner_up=_runner_up(case, answer, knee, option) if lost is None else _packed(lost),
         reasons=tuple(_reasons(case, judged, more, used)),
+        refusal="" if lost is None else lost.text if more is None else _of_more(more),
     )
 
 
@@ -281,7 +284,7 @@ def _reasons(case: _Case, judged: _Judged, more: _Judged | None, used: Workload)
         yield f"Between the two, {case.runs(option):g} keep the bounds: as many may run."
     yield from (step.text for step in judged.answer.steps)
     if more is not None:
-        yield f"Under the load of {more.replicas} replicas: {more.answer.steps[-1].text}"
+        yield _of_more(more)
     if not operating.carries:
         yield f"The load is more than this GPU runs at a time within the bounds: {_answered(operating, used)}."
     if hits < stated.prefix_hit_rate:
@@ -289,6 +292,11 @@ def _reasons(case: _Case, judged: _Judged, more: _Judged | None, used: Workload)
             f"Each of {option.replicas} replicas has a smaller KV cache than one alone: "
             f"its prefix hits are modelled as {hits:.2f} instead of {stated.prefix_hit_rate:.2f}."
         )
+
+
+def _of_more(more: _Judged) -> str:
+    """What the load of one replica more would have made of it."""
+    return f"Under the load of {more.replicas} replicas: {more.answer.steps[-1].text}"
 
 
 def _load(ask: Ask, judged: _Judged, used: Workload) -> str:

@@ -16,6 +16,7 @@ from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.scale_decision import ScaleDecision
 from slmpack.domain.scale_news import Told, frozen, scaling_facts, tell
 from slmpack.domain.snapshot import Condition, Rejected
+from slmpack.domain.wording import number_of
 
 __all__ = ["Verdict", "judge"]
 
@@ -217,10 +218,6 @@ def _stalled(plan: DeploymentPlan) -> Problem | None:
     return _unplaced(plan) if plan.unplaced else plan.rollout.problem
 
 
-def _replicas(count: int) -> str:
-    return "1 replica" if count == 1 else f"{count} replicas"
-
-
 def _accepted(plan: DeploymentPlan) -> _Fact:
     if not plan.problems:
         return "Accepted", "True", Reason.ACCEPTED, "the spec and the model's layout are understood"
@@ -246,13 +243,13 @@ def _fits(plan: DeploymentPlan) -> _Fact:
     return "Fits", "True", Reason.FITS, "every replica has room"
 
 
-def _scaled(plan: DeploymentPlan, counted: int, desired: int | None, cause: Problem) -> _Fact:
+def _scaled(plan: DeploymentPlan, existing: int, desired: int | None, cause: Problem) -> _Fact:
     if desired is None or isinstance(plan.deployment.demand, Rejected):
         return "Scaled", "Unknown", Reason.FROZEN, cause.message
-    if counted == desired:
-        return "Scaled", "True", Reason.FITS, f"{_replicas(counted)} {'exists' if counted == 1 else 'exist'}"
+    if existing == desired:
+        return "Scaled", "True", Reason.FITS, f"{number_of(existing)} {'exists' if existing == 1 else 'exist'}"
     reason = plan.unplaced[0].problem.reason if plan.unplaced else cause.reason
-    return "Scaled", "False", reason, f"{counted} of {desired} replicas exist"
+    return "Scaled", "False", reason, f"{existing} of {desired} replicas exist"
 
 
 def _condition(plan: DeploymentPlan, now: datetime, fact: _Fact) -> Condition:

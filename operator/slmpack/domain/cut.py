@@ -150,8 +150,9 @@ def _instance(gpu: GpuModel, name: str | None, replicas: int) -> Cut | CannotCut
     if profile is None:
         return CannotCut(field="mig_profile", message=f"{gpu.id} has no profile {name!r}; it has {names}")
     if profile.memory_mib is None:
-        message = f"the memory of {name} on {gpu.id} is not known; take another of {names}"
-        return CannotCut(field="mig_profile", message=message)
+        known = ", ".join(profile.name for profile in gpu.mig_profiles if profile.memory_mib is not None)
+        others = f"take another of {known}" if known else "nor that of its other profiles; use none, mps or timeslice"
+        return CannotCut(field="mig_profile", message=f"the memory of {name} on {gpu.id} is not known; {others}")
     if replicas > profile.max_instances:
         message = f"{gpu.id} holds {profile.max_instances} instances of {name} at most"
         return CannotCut(field="replicas", message=message)

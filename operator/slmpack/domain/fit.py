@@ -81,6 +81,13 @@ class Fit:
         return "" if self.choice is None else self.choice.reason
 
     @property
+    def refusal(self) -> str:
+        """The one of `reasons` that tells of `no_more`, as it stands there; empty where none does."""
+        if isinstance(self.choice, Choice):
+            return self.choice.refusal
+        return self.no_more
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """Why, in sentences: what was wrong with the profile, and the decision's."""
         if isinstance(self.choice, Choice):

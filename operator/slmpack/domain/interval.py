@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import floor, log10
 
-__all__ = ["Basis", "Interval", "describe_interval"]
+__all__ = ["Basis", "Interval", "describe_expected", "describe_interval", "describe_spread", "sum_of"]
 
 
 class Basis(Enum):
@@ -48,9 +49,31 @@ class Interval:
         )
 
 
+def sum_of(parts: Sequence[Interval]) -> Interval | None:
+    """The sum, as far off as its parts together; its basis is the softest. None of none."""
+    if not parts:
+        return None
+    return Interval(
+        low=sum(part.low for part in parts),
+        expected=sum(part.expected for part in parts),
+        high=sum(part.high for part in parts),
+        basis=max((part.basis for part in parts), key=lambda basis: basis.softness),
+    )
+
+
 def describe_interval(of: Interval, *, unit: str) -> str:
     """`2,110 tokens/s (1,700 to 2,600)`, three significant digits."""
-    return f"{_three(of.expected)} {unit} ({_three(of.low)} to {_three(of.high)})"
+    return f"{describe_expected(of, unit=unit)} ({describe_spread(of)})"
+
+
+def describe_expected(of: Interval, *, unit: str) -> str:
+    """`2,110 tokens/s`."""
+    return f"{_three(of.expected)} {unit}"
+
+
+def describe_spread(of: Interval) -> str:
+    """`1,700 to 2,600`, in the unit of what is expected."""
+    return f"{_three(of.low)} to {_three(of.high)}"
 
 
 def _three(value: float) -> str:

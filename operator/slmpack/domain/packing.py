@@ -278,8 +278,9 @@ def _explain(want: Want, room: Room, board: Board, pods: Sequence[PodView], poli
     units = sum({(c.node, c.offer.resource): c.offer.units for c in room.candidates}.values())
     smallest = room.candidates[0].share
     message = (
-        f"every GPU or share that holds a replica's {format_bytes(need_bytes(want.need))} is taken ({units} in all); "
-        f"each needs one more: {describe_share(smallest)} ({format_bytes(limit_bytes(smallest))}) or larger"
+        f"every GPU or share that holds the {format_bytes(need_bytes(want.need))} that a replica needs at least is "
+        f"taken ({units} in all); each needs one more: {describe_share(smallest)} "
+        f"({format_bytes(limit_bytes(smallest))}) or larger"
     )
     return Problem(
         reason=Reason.INSUFFICIENT_GPUS,

@@ -14,6 +14,7 @@ from math import floor
 
 from slmpack.domain.curve import Curve, CurvePoint
 from slmpack.domain.interval import Basis, Interval
+from slmpack.domain.wording import number_of
 from slmpack.domain.workload import Bounds, Objective
 
 __all__ = [
@@ -131,20 +132,21 @@ class PayRule:
         """
         if after is None:
             gain = Interval.exactly(0.0, self.basis)
-            text = f"No batch is known at which {_count(replicas)} run within the bounds: does not pay."
+            text = f"No batch is known at which {number_of(replicas)} run within the bounds: does not pay."
             return Step(replicas=replicas, verdict=Verdict.DOES_NOT_PAY, gain=gain, text=text, operating=None)
         if self.objective is Objective.THROUGHPUT and load.demand_tok_s is not None and carried:
             gain = Interval.exactly(1.0, self.basis)
             carry = "carries" if before.replicas == 1 else "carry"
-            text = f"{_count(before.replicas)} {carry} the whole load within the bounds: another does not pay."
+            text = f"{number_of(before.replicas)} {carry} the whole load within the bounds: another does not pay."
             return Step(replicas=replicas, verdict=Verdict.DOES_NOT_PAY, gain=gain, text=text, operating=after)
         expected, what = self.compare(before, after)
         gain = Interval(
             low=max(0.0, expected - self.spread), expected=expected, high=expected + self.spread, basis=self.basis
         )
         verdict = self._verdict(gain)
-        at_most = f"at batch {_batch(after)} instead of {before.replicas} at {_batch(before)}"
-        text = f"{_count(replicas)} {at_most}: {what}, a gain of {_points(gain)}; {self._word(verdict)}."
+        best = "its" if before.replicas == 1 else "their"
+        at_most = f"at batch {_batch(after)} instead of {before.replicas} at {best} best, {_batch(before)}"
+        text = f"{number_of(replicas)} {at_most}: {what}, a gain of {_points(gain)}; {self._word(verdict)}."
         return Step(replicas=replicas, verdict=verdict, gain=gain, text=text, operating=after)
 
     def compare(self, before: Operating, after: Operating) -> tuple[float, str]:
@@ -222,10 +224,6 @@ def operate(packing: Packing, load: Load, bounds: Bounds, *, most: float) -> Ope
 def _batch(operating: Operating) -> str:
     batch = operating.point.batch
     return f"{batch:.0f}" if batch >= 1 else f"{batch:.2g}"
-
-
-def _count(replicas: int) -> str:
-    return f"{replicas} replica{'' if replicas == 1 else 's'}"
 
 
 def _points(gain: Interval) -> str:

@@ -113,6 +113,7 @@ def _of_pod(pod: PodView, offer: Offer, ending: Collection[str]) -> tuple[Block,
         share=record.share if record is not None else "",
         used_bytes=size,
         state=_pod_state(pod, ending),
+        pod=pod.key,
     )
     if record is None or record.pack is None:
         return (block,)
@@ -122,6 +123,7 @@ def _of_pod(pod: PodView, offer: Offer, ending: Collection[str]) -> tuple[Block,
         replace(
             block,
             label=f"{pod.key} engine {index}",
+            engine=index,
             used_bytes=size // record.pack.engines,
             state="idle" if index not in running else _engine_state(block.state, index in ready),
         )
@@ -155,6 +157,7 @@ def _planned(
         replace(
             block,
             label=f"{block.label} engine {index}",
+            engine=index,
             used_bytes=limit,
             state=state if index in running else "idle",
         )
@@ -173,6 +176,7 @@ def _withdrawn(node: GpuNode, pods: Sequence[PodView], ending: Collection[str]) 
                 share=pod.record.share if pod.record is not None else "",
                 used_bytes=0,
                 state=_pod_state(pod, ending),
+                pod=pod.key,
             )
             if resource.startswith("nvidia.com/") or is_claimed(resource):
                 held.setdefault(resource, []).extend([block] * pod.requests[resource])

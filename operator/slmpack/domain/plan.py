@@ -164,6 +164,9 @@ class DeploymentPlan:
     kv_tokens: int
     """KV cache tokens that a replica must at least hold."""
     needed_bytes: int
+    """Device memory of a replica at the batch that it runs with."""
+    least_bytes: int
+    """What a share must hold at least: with the smallest batch that is considered."""
     per_gpu: int
     """Replicas that fit and pay on one GPU of the kind in use; 0 where none is placed."""
     fits: tuple[UsedFit, ...]
@@ -206,6 +209,16 @@ class Block:
     """The share's limit, or what a stranger's resource amounts to."""
     state: str
     """ready, starting, planned, waiting, ending, foreign, or idle: an engine of a pack that does not run."""
+    pod: Key | None = None
+    """None where there is no pod yet, and of another's claim."""
+    engine: int | None = None
+    """Which engine of a pack it is."""
+
+    @property
+    def namespace(self) -> str:
+        """Of the pod, there or planned; empty for another's claim."""
+        key = self.pod or self.deployment
+        return "" if key is None else key.namespace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

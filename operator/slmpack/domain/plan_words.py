@@ -11,7 +11,8 @@ from slmpack.domain.plan import ClusterPlan, CreatePod, DeletePod, EndPod, SetEn
 from slmpack.domain.quantity import GIB
 from slmpack.domain.reasons import Reason
 from slmpack.domain.sharing import describe_share, limit_bytes
-from slmpack.domain.snapshot import Demand, Key
+from slmpack.domain.snapshot import Demand, Key, ModelUnknown
+from slmpack.domain.wording import number_of
 
 __all__ = [
     "ASSUMED_INDICES",
@@ -23,13 +24,16 @@ __all__ = [
     "ends_of",
     "gib",
     "offers_of",
+    "predicted_for",
+    "unknown_model",
 ]
 
 NAMED_NODES = 5
 ROLLOUTS = frozenset({Reason.ROLLING_OUT, Reason.ROLLOUT_STOPPED, Reason.ROLLOUT_BLOCKED})
 WHAT_IF_NOTE = (
     "No nodes are given: this is what would happen with one empty, whole GPU of each kind in the catalogue (no MIG, no"
-    " MPS). Add your own with -f nodes.yaml (kubectl get nodes -o yaml) or --cluster."
+    " MPS). Add your own with -f nodes.yaml (kubectl get nodes -o yaml) or --cluster. `slmpack estimate"
+    " MODEL --all-gpus` compares them."
 )
 NO_NODES = "No node with a GPU is there."
 ASSUMED_INDICES = "GPU indices are assumed: the kubelet picks the GPU and publishes it nowhere."
@@ -68,8 +72,27 @@ def offers_of(answer: Answer) -> list[str]:
     demand = plan.deployment.demand
     stated = isinstance(demand, Demand) and demand.max_per_gpu is not None
     if plan.per_gpu > 1:
-        lines.append(f"{plan.per_gpu} {'on one GPU, as maxPerGPU asks' if stated else 'fit and pay on one GPU'}")
+        pays = plan.fit is not None and isinstance(plan.fit.choice, Choice)
+        how = "fit and pay on one GPU" if pays else "fit on one GPU, how many pay is not known"
+        lines.append(f"{plan.per_gpu} {'on one GPU, as maxPerGPU asks' if stated else how}")
     return lines
+
+
+def unknown_model(answer: Answer) -> str:
+    """What is not said where running replicas are all that is known of a model; empty where its config is known.
+
+    Empty, too, where the model is why replicas have no place: then that is said already.
+    """
+    plan = answer.plan
+    model = plan.deployment.demand.model if isinstance(plan.deployment.demand, Demand) else None
+    if plan.footprint is None or not isinstance(model, ModelUnknown):
+        return ""
+    if any(problem.reason is model.reason for problem, _, _ in answer.reasons):
+        return ""
+    return (
+        "what pays, the knee and the batch are not known; memory is as replicas were started with, and their KV cache"
+        f" the least that would do. {model.reason.value}: {model.message}"
+    )
 
 
 def _names(nodes: Sequence[str]) -> str:
@@ -80,7 +103,7 @@ def _names(nodes: Sequence[str]) -> str:
 
 def describe_prediction(choice: Choice) -> str:
     """What one GPU does with the replicas that pay: their number and batch, speed, latency, watts."""
-    gpu, count = choice.prediction, choice.replicas_per_gpu
+    gpu = choice.prediction
     figures = ", ".join(
         (
             f"{describe_interval(gpu.throughput_tok_s, unit='tokens/s')} {gpu.throughput_tok_s.basis.value}",
@@ -88,8 +111,13 @@ def describe_prediction(choice: Choice) -> str:
             f"{describe_interval(gpu.power_w, unit='W')} {gpu.power_w.basis.value}",
         )
     )
-    replicas = f"{count} {'replica' if count == 1 else 'replicas'} of {choice.max_num_seqs} sequences"
-    return f"predicted for one GPU with {replicas}: {figures}"
+    return f"{predicted_for(choice)}: {figures}"
+
+
+def predicted_for(choice: Choice) -> str:
+    """What a prediction is of."""
+    replicas = f"{number_of(choice.replicas_per_gpu)} of {choice.max_num_seqs} sequences"
+    return f"predicted for one GPU with {replicas}"
 
 
 def ends_of(plan: ClusterPlan, asked: frozenset[Key]) -> Iterator[str]:

@@ -26,6 +26,7 @@ from slmpack.domain.power import loaded_idle_w
 from slmpack.domain.seats import replicas_of, seat
 from slmpack.domain.sharing import Exclusive
 from slmpack.domain.snapshot import Demand, Key, PodView
+from slmpack.domain.wording import number_of
 from slmpack.domain.workload import Objective
 
 __all__ = ["Freed", "Move", "Repack", "advise_repack", "is_calm"]
@@ -83,7 +84,7 @@ class Repack:
         """For status."""
         pods, gpus, power = len(self.moves), self.gpus, self.power_w
         watts = "" if power is None else f" (about {power.expected:.0f} W, estimated)"
-        moved = f"moving {pods} {'pod' if pods == 1 else 'pods'} would free {gpus} {'GPU' if gpus == 1 else 'GPUs'}"
+        moved = f"moving {number_of(pods, 'pod')} would free {number_of(gpus, 'GPU')}"
         return f"{moved}{watts}; see slmpack plan --repack"
 
 

@@ -5,6 +5,7 @@ Every function here matches it exhaustively, so a new kind of share does not typ
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import assert_never
@@ -25,8 +26,15 @@ __all__ = [
     "limit_bytes",
     "mode_of",
     "replicas_in",
+    "shares_of_gpu",
     "starts_alone",
 ]
+
+
+_MOST_SLICES = 7
+"""MIG instances of one GPU, of any product (NVIDIA MIG user guide)."""
+_MPS_SHARE = re.compile(r"MpsShare 1/([1-9][0-9]{0,3})")
+"""As `describe_share` puts it."""
 
 
 class Mode(Enum):
@@ -188,6 +196,14 @@ def describe_share(share: Share) -> str:
 def kind_of(description: str) -> str:
     """The kind of a share that `describe_share` put into words: they begin with it."""
     return description.partition(" ")[0]
+
+
+def shares_of_gpu(description: str) -> int:
+    """How many shares one GPU has at most of the kind that `describe_share` put into words, as status keeps it."""
+    if kind_of(description) in {"Exclusive", "MpsPack"}:
+        return 1
+    found = _MPS_SHARE.fullmatch(description)
+    return _MOST_SLICES if found is None else int(found[1])
 
 
 def replicas_in(share: Share) -> int:

@@ -368,6 +368,8 @@ class Snapshot:
     """Pods without a view, whose names are taken all the same."""
     dra: Problem | None = None
     """Why no ResourceClaim can bring a device in this cluster; None: there are some."""
+    unread: tuple[str, ...] = ()
+    """Nodes with GPUs that are in no view as they cannot be read, each with why."""
     loads: Mapping[Key, LoadSample] = field(default_factory=dict)
     """By SLMDeployment; one without a sample was not measured."""
     gpus: tuple[GpuReading, ...] = ()

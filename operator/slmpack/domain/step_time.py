@@ -114,8 +114,8 @@ def device_of(site: Site, dtype: str) -> Device | Unpredictable:
         tflops = gpu.dense_tflops.bf16  # vLLM then keeps the weights in FP8 and computes in 16 bits
     if tflops is None:
         return Unpredictable(
-            reason=f"gpu {gpu.id}: dense_tflops for {dtype} is unknown in the catalogue; use a --dtype that the GPU "
-            "has tensor cores for, or profile an engine on it"
+            reason=f"gpu {gpu.id}: dense_tflops for {dtype} is unknown in the catalogue; use a dtype that the GPU "
+            "has tensor cores for (vLLM's --dtype), or profile an engine on it"
         )
     if site.sharing is Sharing.MIG and site.mig_profile is None:
         return Unpredictable(

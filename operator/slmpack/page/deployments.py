@@ -94,7 +94,7 @@ def _fact(fact: Fact, *, class_: str | None = None) -> Markup:
 def _pays(pays: Pays, deployment: Deployment, number: int) -> Markup:
     figures = None
     if pays.figures:
-        caption = tag("caption", pays.sentence.partition(": ")[0])
+        caption = tag("caption", pays.caption)
         figures = tag("table", caption, tag("tbody", map(_fact, pays.figures)), class_="facts")
     curve = None
     if pays.curve is not None:
@@ -146,7 +146,8 @@ def _places(deployment: Deployment) -> Markup:
         for problem, message, count in deployment.answer.reasons
     ]
     lines = tag("ul", offers, unplaced, class_="reasons", role="list") if offers or unplaced else None
-    return _section("Where replicas are", lines, _replicas(deployment.replicas))
+    title = "Why it is rejected" if deployment.answer.wanted is None else "Where replicas are"
+    return _section(title, lines, _replicas(deployment.replicas))
 
 
 def _replicas(replicas: Sequence[Replica]) -> Markup | None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from slmpack.page.deployments import render_deployments
 from slmpack.page.markup import Markup, Styles, isolated, join, tag
-from slmpack.page.nodes import render_legend, render_nodes
+from slmpack.page.nodes import render_colours, render_legend, render_nodes
 from slmpack.page.style import STYLE
-from slmpack.page.values import Fact, Sheet, Trouble
+from slmpack.page.values import Sheet, Total, Trouble
 
 __all__ = ["Body", "Document", "Frame", "render_body", "render_document"]
 
@@ -106,9 +106,9 @@ def _warning(frame: Frame) -> Markup | None:
     return tag("p", isolated(frame.warning), class_="banner bad", role="status") if frame.warning else None
 
 
-def _total(fact: Fact) -> Markup:
-    note = tag("small", fact.note, class_="bad" if "without" in fact.note else None) if fact.note else None
-    return tag("div", tag("dt", fact.name), tag("dd", fact.value, note))
+def _total(total: Total) -> Markup:
+    note = tag("small", total.note, class_="bad" if total.is_wrong else None) if total.note else None
+    return tag("div", tag("dt", total.name), tag("dd", total.value, note))
 
 
 def _jump(sheet: Sheet) -> Markup:
@@ -137,6 +137,7 @@ def _gpus(sheet: Sheet, styles: Styles) -> Markup:
         "section",
         tag("h2", "GPUs", id="gpus"),
         render_legend(sheet.nodes),
+        render_colours(sheet.deployments, sheet.nodes),
         render_nodes(sheet.nodes, longest_bytes=sheet.longest_bytes, styles=styles),
         [tag("p", isolated(note), class_="muted notes") for note in sheet.notes],
         aria_labelledby="gpus",

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from slmpack.domain.answer import Answer, answers, with_names
-from slmpack.domain.interval import Interval, describe_interval
+from slmpack.domain.interval import Interval, describe_expected, describe_spread, sum_of
 from slmpack.domain.plan import ClusterPlan
 from slmpack.domain.plan_words import ASSUMED_INDICES, NO_NODES, WHAT_IF_NOTE, ends_of
 from slmpack.domain.quantity import format_bytes
 from slmpack.domain.snapshot import Key, Policy, Snapshot
 from slmpack.page import values
-from slmpack.page.fits import total
 from slmpack.page.gather_deployments import gather_deployment
 from slmpack.page.gather_nodes import gather_nodes, is_failing, state_name
 
@@ -21,6 +20,8 @@ MOST_BARS = 600
 """GPUs and slices that are drawn; nodes beyond are counted in the totals only."""
 MOST_DEPLOYMENTS = 100
 MOST_TROUBLES = 100
+MOST_UNREAD = 20
+"""Nodes that cannot be read and are named."""
 _NOTHING: Mapping[Key, str] = {}
 
 
@@ -104,7 +105,7 @@ def _troubles(given: Sequence[Answer], *, anchors: Mapping[str, str]) -> tuple[v
     return (*unplaced, *failing)
 
 
-def _totals(given: Sequence[Answer], nodes: Sequence[values.Node]) -> tuple[values.Fact, ...]:
+def _totals(given: Sequence[Answer], nodes: Sequence[values.Node]) -> tuple[values.Total, ...]:
     """The figures above everything."""
     placed, wanted = sum(answer.placed for answer in given), sum(answer.wanted or 0 for answer in given)
     unplaced = sum(answer.unplaced for answer in given)
@@ -112,21 +113,22 @@ def _totals(given: Sequence[Answer], nodes: Sequence[values.Node]) -> tuple[valu
     kept = sum(node.units_held for node in nodes)
     held, usable = sum(node.used_bytes for node in nodes), sum(node.usable_bytes for node in nodes)
     rows = [
-        values.Fact(
+        values.Total(
             name="Replicas placed",
             value=f"{placed} of {wanted}",
             note=f"{unplaced} without a place" if unplaced else "",
+            is_wrong=unplaced > 0,
         ),
-        values.Fact(name="GPUs and slices in use", value=f"{used} of {units}", note=f"{kept} held" if kept else ""),
-        values.Fact(name="Memory held", value=f"{format_bytes(held)} of {format_bytes(usable)}"),
+        values.Total(name="GPUs and slices in use", value=f"{used} of {units}", note=f"{kept} held" if kept else ""),
+        values.Total(name="Memory held", value=f"{format_bytes(held)} of {format_bytes(usable)}"),
     ]
-    power = total([node.power_w for node in nodes if node.power_w is not None])
+    power = sum_of([node.power_w for node in nodes if node.power_w is not None])
     if power is not None:
         rows.append(_power(power, sum(node.power_of for node in nodes), units))
     measured = [gpu.power_w for node in nodes for gpu in node.gpus if gpu.power_w is not None]
     if measured:
         rows.append(
-            values.Fact(
+            values.Total(
                 name="Power, measured",
                 value=f"{sum(measured):,.0f} W",
                 note="1 GPU" if len(measured) == 1 else f"{len(measured)} GPUs",
@@ -135,11 +137,13 @@ def _totals(given: Sequence[Answer], nodes: Sequence[values.Node]) -> tuple[valu
     return tuple(rows)
 
 
-def _power(power: Interval, count: int, units: int) -> values.Fact:
-    figure = describe_interval(power, unit="W")
-    value, _, spread = figure.partition(" (")
+def _power(power: Interval, count: int, units: int) -> values.Total:
     of = "" if count == units else f", for {count} of {units}"
-    return values.Fact(name="Power, predicted", value=value, note=f"{spread.rstrip(')')} W, {power.basis.value}{of}")
+    return values.Total(
+        name="Power, predicted",
+        value=describe_expected(power, unit="W"),
+        note=f"{describe_spread(power)} W, {power.basis.value}{of}",
+    )
 
 
 def _notes(
@@ -154,6 +158,9 @@ def _notes(
         notes.append(NO_NODES)
     if any(bar.assumed for node in drawn for bar in node.bars):
         notes.append(ASSUMED_INDICES)
+    notes.extend(f"Left out, as it cannot be read: {node}" for node in snapshot.unread[:MOST_UNREAD])
+    if len(snapshot.unread) > MOST_UNREAD:
+        notes.append(f"{len(snapshot.unread) - MOST_UNREAD} more nodes cannot be read; the operator's log has them")
     if snapshot.blind is not None:
         notes.append(f"Nothing is measured: {snapshot.blind.message}")
     return notes

@@ -9,19 +9,19 @@ from slmpack.domain.answer import Answer
 from slmpack.domain.choice import Choice
 from slmpack.domain.conditions import judge
 from slmpack.domain.explanation import Explanation
-from slmpack.domain.footprint import explain
 from slmpack.domain.interval import Interval, describe_interval
 from slmpack.domain.knee_curve import knee_curve
 from slmpack.domain.memory_limit import replica_name
+from slmpack.domain.need_words import engine_words, memory_rows, weights_warning
 from slmpack.domain.plan import DeploymentPlan, UsedFit
-from slmpack.domain.plan_words import NOT_CARRIED, describe_prediction, gib, offers_of
+from slmpack.domain.plan_words import NOT_CARRIED, gib, offers_of, predicted_for
 from slmpack.domain.quantity import format_bytes
 from slmpack.domain.scale_decision import Figure
 from slmpack.domain.scale_words import figure_rows, scale_line
-from slmpack.domain.snapshot import Demand, Key, ModelUnknown
+from slmpack.domain.snapshot import Demand, Key
 from slmpack.page import values
 from slmpack.page.fits import least_amounts
-from slmpack.render.engine_args import plan_flags
+from slmpack.render.engine_args import flags_line
 
 __all__ = ["gather_deployment"]
 
@@ -52,10 +52,10 @@ def gather_deployment(
         ready=verdict.ready,
         reason=verdict.reason.value,
         message=verdict.message,
-        what=_what(plan, source),
-        memory=_memory(plan),
+        what=engine_words(plan, source=source),
+        memory=tuple(values.Fact(name=row.name, value=gib(row.size), note=row.note) for row in memory_rows(plan)),
         amounts=() if plan.footprint is None else least_amounts(plan.footprint, plan.kv_tokens),
-        warning=_warning(plan),
+        warning=weights_warning(plan),
         offers=tuple(offers_of(answer)),
         pays=tuple(map(_pays, plan.fits)),
         scaling=_scaling(plan),
@@ -64,48 +64,18 @@ def gather_deployment(
     )
 
 
-def _what(plan: DeploymentPlan, source: str | None) -> str:
-    demand = plan.deployment.demand
-    if plan.footprint is None or not isinstance(demand, Demand):
-        return ""
-    return f"{source or demand.model_source} on vLLM {demand.engine_version}, {plan.max_model_len:,} tokens at most"
-
-
-def _warning(plan: DeploymentPlan) -> str:
-    demand = plan.deployment.demand
-    if not isinstance(demand, Demand) or isinstance(demand.model, ModelUnknown):
-        return ""
-    return demand.model.weights_note or ""
-
-
-def _memory(plan: DeploymentPlan) -> tuple[values.Fact, ...]:
-    """The rows that the terminal prints."""
-    footprint = plan.footprint
-    if footprint is None:
-        return ()
-    rows = [values.Fact(name=name, value=gib(size), note=note) for name, size, note in explain(footprint)[:-1]]
-    tokens = f"{plan.kv_tokens:,} tokens of {format_bytes(footprint.kv_bytes_per_token)} (exact)"
-    needed = "the least that a share must hold" if plan.fit is None else f"with {plan.fit.need.max_num_seqs} sequences"
-    return (
-        *rows,
-        values.Fact(name="KV cache", value=gib(footprint.kv_bytes(plan.kv_tokens)), note=tokens),
-        values.Fact(name="needed", value=gib(plan.needed_bytes), note=needed),
-    )
-
-
 def _pays(used: UsedFit) -> values.Pays:
     fit = used.fit
     choice = fit.choice if isinstance(fit.choice, Choice) else None
-    last = {reason for reason in fit.reasons if fit.no_more and reason.endswith(fit.no_more)}
     return values.Pays(
         title=f"{used.product}, {used.share}",
-        sentence="" if choice is None else describe_prediction(choice),
+        caption="" if choice is None else predicted_for(choice),
         figures=() if choice is None else tuple(_figures(choice)),
         warning=NOT_CARRIED if fit.carries is False else "",
-        reasons=tuple(reason for reason in fit.reasons if reason not in last),
-        no_more=next(iter(sorted(last)), fit.no_more),
+        reasons=tuple(reason for reason in fit.reasons if reason != fit.refusal),
+        no_more=fit.refusal,
         curve=knee_curve(fit),
-        flags=" ".join(f"{flag}={value}" for flag, value in plan_flags(fit.settings).items()),
+        flags=flags_line(fit.settings),
     )
 
 

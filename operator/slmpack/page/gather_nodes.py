@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from slmpack.domain.bar_watts import Fits, bar_watts, fits_of
 from slmpack.domain.fragmentation import slice_notes
+from slmpack.domain.interval import sum_of
 from slmpack.domain.inventory import GpuNode, Offer, read_nodes
 from slmpack.domain.picture import BarState, bar_state
 from slmpack.domain.plan import Block, ClusterPlan, GpuBar, ReplicaState
@@ -17,7 +19,7 @@ from slmpack.domain.reasons import Reason
 from slmpack.domain.sharing import MpsShare, limit_bytes
 from slmpack.domain.snapshot import Demand, Key, Policy, Snapshot
 from slmpack.page import values
-from slmpack.page.fits import Fits, amounts_of, bar_watts, fits_of, total
+from slmpack.page.fits import amounts_of
 
 __all__ = ["gather_nodes", "is_failing", "state_name"]
 
@@ -35,8 +37,8 @@ def gather_nodes(
     look = _Look(
         fits=fits_of(plan.deployments),
         colours=colours,
-        states={state_name(state): state for part in plan.deployments for state in part.states},
-        alone=len({block.label.partition("/")[0] for bar in plan.bars for block in bar.blocks}) <= 1,
+        states={(state.pod, state.engine): state for part in plan.deployments for state in part.states},
+        alone=len({block.namespace for bar in plan.bars for block in bar.blocks} - {""}) <= 1,
     )
     ceilings, measured = _ceilings(plan), _measured(snapshot, policy)
     return tuple(
@@ -53,7 +55,7 @@ def gather_nodes(
 
 
 def state_name(state: ReplicaState) -> str:
-    """As the picture labels the block of a replica."""
+    """The pod, and which engine of it."""
     return str(state.pod) if state.engine is None else f"{state.pod} engine {state.engine}"
 
 
@@ -66,7 +68,8 @@ def is_failing(state: ReplicaState) -> bool:
 class _Look:
     fits: Fits
     colours: Mapping[Key, int]
-    states: Mapping[str, ReplicaState]
+    states: Mapping[tuple[Key | None, int | None], ReplicaState]
+    """By pod and engine."""
     alone: bool
     """Whether all blocks are of one namespace, so that it need not be said."""
 
@@ -100,7 +103,7 @@ def _node(  # noqa: PLR0913 - all that is known of it
         ),
         usable_bytes=sum(bar.usable_bytes for bar, _ in drawn),
         used_bytes=sum(bar.used_bytes for bar, _ in drawn),
-        power_w=total(watts),
+        power_w=sum_of(watts),
         power_of=len(watts),
         gpus=gpus,
         ceiling_w=ceiling,
@@ -126,7 +129,8 @@ def _bar(bar: GpuBar, offer: Offer | None, node: GpuNode, look: _Look, flags: tu
     if flags and free:
         free, words, withheld = 0, "", f"the node is {' and '.join(flags)}"
     return values.Bar(
-        unit=_unit(bar),
+        unit=bar.profile or bar.resource,
+        index=bar.index,
         assumed=bar.index_basis is not None,
         is_slice=bar.is_slice,
         count=1,
@@ -139,12 +143,6 @@ def _bar(bar: GpuBar, offer: Offer | None, node: GpuNode, look: _Look, flags: tu
         withheld=withheld,
         power_w=bar_watts(look.fits, bar, node.gpu),
     )
-
-
-def _unit(bar: GpuBar) -> str:
-    if bar.index is None:
-        return bar.profile or bar.resource
-    return f"GPU {bar.index}"
 
 
 def _free(bar: GpuBar, offer: Offer | None, rest: int) -> tuple[int, str]:
@@ -166,13 +164,13 @@ def _withheld(size: int, offer: Offer | None) -> str:
 
 
 def _block(block: Block, product: str, look: _Look) -> values.Block:
-    known = look.states.get(block.label)
+    known = look.states.get((block.pod, block.engine))
     failing = known is not None and is_failing(known) and block.state in {"starting", "ready"}
     words = MEANING.get(block.state, block.state)
     if failing and known is not None and known.problem is not None:
         words = f"{known.problem.reason.value}: {known.problem.message}"
     return values.Block(
-        name=block.label.partition("/")[2] if look.alone else block.label,
+        name=block.label.removeprefix(f"{block.namespace}/") if look.alone else block.label,
         full=block.label,
         colour=None if block.deployment is None else look.colours.get(block.deployment),
         state="failing" if failing else block.state,
@@ -191,14 +189,11 @@ def _grouped(bars: Sequence[values.Bar]) -> Iterable[values.Bar]:
         if len(alike) < FEWEST_ALIKE or alike[0].blocks:
             yield from alike
         else:
-            first, last = alike[0].unit, alike[-1].unit
-            unit = first if first == last else f"{first} to {last.rpartition(' ')[2]}"
-            yield replace(alike[0], unit=unit, count=len(alike))
+            yield replace(alike[0], count=len(alike))
 
 
 def _alike(bar: values.Bar) -> tuple[object, ...]:
-    kind = bar.unit.rpartition(" ")[0] if bar.assumed else bar.unit
-    return bar.blocks or kind, bar.usable_bytes, bar.free, bar.withheld, bar.power_w
+    return bar.blocks or bar.unit, bar.usable_bytes, bar.free, bar.withheld, bar.power_w
 
 
 def _ceilings(plan: ClusterPlan) -> dict[str, list[float]]:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 __all__ = ["Markup", "Styles", "isolated", "join", "printable", "scrolling", "tag", "text"]
 
-VOID = frozenset({"meta", "link", "br", "hr"})
+VOID = frozenset({"meta", "link", "br", "hr", "wbr"})
 _NO_CHARACTER = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 """Control characters, halves of surrogate pairs and noncharacters: no document may hold them."""
 SUBSTITUTE = "\ufffd"

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from slmpack.domain.interval import Interval, describe_interval
 from slmpack.domain.plan_words import MEANING
 from slmpack.domain.quantity import format_bytes
+from slmpack.domain.wording import number_of
 from slmpack.page.markup import Markup, Styles, isolated, join, tag
 from slmpack.page.style import COLOURS
-from slmpack.page.values import Bar, Block, Gpu, Node
+from slmpack.page.values import Bar, Block, Deployment, Gpu, Node
 
-__all__ = ["MOST_OPEN", "colour_class", "render_legend", "render_nodes"]
+__all__ = ["MOST_OPEN", "colour_class", "render_colours", "render_legend", "render_nodes"]
 
 MOST_OPEN = 64
 """Rows up to which all nodes are open; with more, those where something fails."""
@@ -99,7 +100,7 @@ def _sums(node: Node) -> list[str]:
     if node.units:
         held = f", {node.units_held} held" if node.units_held else ""
         words.append(f"{node.units_used} of {node.units} {what} in use{held}")
-        words.append(_count(node.replicas, "replica"))
+        words.append(number_of(node.replicas))
         words.append(f"{format_bytes(node.used_bytes)} of {format_bytes(node.usable_bytes)}")
     if node.power_w is not None:
         of = "" if node.power_of == node.units else f" for {node.power_of} of {node.units}"
@@ -116,28 +117,37 @@ def _measured(gpu: Gpu) -> str:
     return f"measured: {power}{memory} ({gpu.uuid[:12]})"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
 def _row(bar: Bar, node: Node, *, longest_bytes: int, styles: Styles) -> Markup:
     """A GPU takes a line; slices stand side by side, each as wide as its memory."""
     wide = styles.width(bar.usable_bytes / longest_bytes if bar.usable_bytes and longest_bytes else 1.0)
-    words = _spoken(bar)
+    unit, words = _unit(bar), _spoken(bar)
     if bar.is_slice:
         size = f" x {bar.count}" if bar.count > 1 else ""
-        head = tag("div", tag("span", tag("b", bar.unit), size), class_="head", title=words)
+        head = tag("div", tag("span", tag("b", _breakable(unit)), size), class_="head", title=f"{unit}: {words}")
         kind, inner = f"slice {wide}", "bar"
     else:
         head = tag(
             "div",
-            tag("span", tag("b", bar.unit), " assumed" if bar.assumed else None),
+            tag("span", tag("b", unit), " assumed" if bar.assumed else None),
             _amounts(bar, node),
             class_="head",
         )
         kind, inner = "gpu", f"bar {wide}"
-    parts = tag("ul", _parts(bar, styles), class_=inner, role="list", aria_label=f"{bar.unit}: {words}")
+    parts = tag("ul", _parts(bar, styles), class_=inner, role="list", aria_label=f"{unit}: {words}")
     return tag("li", head, parts, class_=kind)
+
+
+def _unit(bar: Bar) -> str:
+    """GPU 0, GPU 0 to 7, or 1g.10gb."""
+    if bar.index is None:
+        return bar.unit
+    return f"GPU {bar.index}" if bar.count == 1 else f"GPU {bar.index} to {bar.index + bar.count - 1}"
+
+
+def _breakable(profile: str) -> Markup:
+    """A slice may be narrower than its name: 1g. above, 10gb below."""
+    compute, dot, memory = profile.partition(".")
+    return join(compute, dot, tag("wbr"), memory)
 
 
 def _amounts(bar: Bar, node: Node) -> Markup:
@@ -272,6 +282,23 @@ def render_legend(nodes: Sequence[Node]) -> Markup:
             tag("li", _strip_key(), "lower edge: weights, other, KV cache at the knee, KV cache beyond it (estimates)")
         )
     return tag("ul", keys, class_="legend", role="list", aria_label="Legend") if keys else join()
+
+
+def render_colours(deployments: Sequence[Deployment], nodes: Sequence[Node]) -> Markup:
+    """Whose colour is whose, of those in the picture: a block may be too small for a name. Not where two are alike."""
+    there = {block.colour for node in nodes for bar in node.bars for block in bar.blocks}
+    shown = [deployment for deployment in deployments if deployment.colour in there]
+    if not shown or len({colour_class(deployment.colour) for deployment in shown}) < len(shown):
+        return join()
+    keys = [
+        tag(
+            "li",
+            tag("span", class_=f"swatch {colour_class(deployment.colour)}", aria_hidden="true"),
+            tag("a", isolated(deployment.name), href=f"#{deployment.anchor}"),
+        )
+        for deployment in shown
+    ]
+    return tag("ul", keys, class_="legend colours", role="list", aria_label="Colours")
 
 
 _GAUGE_KEY = tag(

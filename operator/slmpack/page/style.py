@@ -89,6 +89,8 @@ border-radius:6px;overflow:hidden}
 .legend li{display:flex;align-items:center;gap:6px}
 .legend .block,.legend .free,.legend .withheld{width:22px;height:14px;min-height:0;padding:0;flex:none}
 .legend i{width:14px;height:6px;display:block}
+.legend.colours{margin-top:-4px}
+.legend .swatch{width:10px;height:10px}
 .nodes{columns:2 560px;column-gap:12px}
 .node{padding:12px 14px 12px;margin:0 0 12px;break-inside:avoid}
 .node header,.node summary{display:flex;flex-wrap:wrap;gap:2px 10px;align-items:baseline}
@@ -97,12 +99,12 @@ border-radius:6px;overflow:hidden}
 .node .note.calm{color:var(--muted)}
 .chip{font-size:11px;line-height:1.5;border:1px solid currentColor;border-radius:9px;padding:0 7px;white-space:nowrap}
 .chip.bad{color:var(--bad)}.chip.good{color:var(--good)}.chip.warn{color:var(--warn)}
-.bars{margin-top:10px;display:flex;flex-wrap:wrap;gap:10px 0}
+.bars{margin-top:10px;display:flex;flex-wrap:wrap;gap:10px 0;align-items:flex-end}
 .bars>li{flex:0 0 100%;min-width:0}
 .bars>.slice{flex:none;padding-right:3px}
 .bars>.slice .bar{width:100%}
-.slice .head{font-size:11px}
-.slice .head span{white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
+.slice .head{font-size:11px;line-height:1.25}
+.slice .block{padding:3px 2px 8px 5px}
 .bars .head{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 12px;font-size:12px;color:var(--muted)}
 .gpu .head>span:last-child{display:flex;flex-wrap:wrap;gap:0 8px;align-items:center}
 .mini{display:block;flex-basis:100%;height:8px;margin-top:4px}
@@ -115,12 +117,15 @@ border-radius:6px;overflow:hidden}
 .bar{display:flex;height:38px;background:var(--track);border-radius:3px;overflow:hidden;margin-top:3px;min-width:6px}
 .bar>*{flex:none;min-width:0;height:100%}
 body{--k:var(--hatch)}
-.block{position:relative;overflow:hidden;padding:3px 5px 8px 8px;font-size:11.5px;line-height:1.25;
+.block{position:relative;overflow:hidden;container-type:inline-size;padding:3px 5px 8px 8px;font-size:11.5px;
+line-height:1.25;
 background:color-mix(in srgb,var(--k) 20%,var(--panel));box-shadow:inset 3px 0 0 var(--k),inset -1px 0 0 var(--panel)}
 .block .name{display:flex;font-weight:600;white-space:nowrap}
 .block .name span{flex:0 1 auto;min-width:0;overflow:hidden;text-overflow:ellipsis}
 .block .name span+span{flex:none}
 .block .state{display:block;white-space:nowrap;overflow:hidden;text-overflow:ellipsis;color:var(--text);font-size:10px}
+@container (max-width:54px){.block .state{display:none}
+.block .name:has(span+span) span:first-child{max-width:0;text-overflow:clip}}
 .starting{background:repeating-linear-gradient(135deg,color-mix(in srgb,var(--k) 26%,var(--panel)) 0 5px,
 color-mix(in srgb,var(--k) 10%,var(--panel)) 5px 10px)}
 .planned,.waiting,.idle{background:var(--panel);box-shadow:none;border:1px dashed var(--k);

@@ -20,6 +20,7 @@ __all__ = [
     "Replica",
     "Scaling",
     "Sheet",
+    "Total",
     "Trouble",
 ]
 
@@ -62,7 +63,9 @@ class Bar:
     """One GPU or slice, or several that are alike and empty."""
 
     unit: str
-    """GPU 0, or slice 1g.10gb."""
+    """The profile of a slice, else the resource."""
+    index: int | None
+    """Of a GPU; of several that are alike, the first, and the others follow."""
     assumed: bool
     """Whether which GPU it is, is assumed."""
     is_slice: bool
@@ -138,15 +141,27 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Total:
+    """A figure above everything, and what is to know of it."""
+
+    name: str
+    value: str
+    note: str = ""
+    is_wrong: bool = False
+    """Whether the note says that something is wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pays:
     """What pays on one kind of GPU in use, and why not one more."""
 
     title: str
-    sentence: str
-    """The prediction in one line; empty where there is none."""
+    caption: str
+    """What the figures are of; empty where there are none."""
     figures: tuple[Fact, ...]
     warning: str
     reasons: tuple[str, ...]
+    """All but `no_more`."""
     no_more: str
     curve: KneeCurve | None
     flags: str
@@ -224,7 +239,7 @@ class Sheet:
     nodes: tuple[Node, ...]
     deployments: tuple[Deployment, ...]
     troubles: tuple[Trouble, ...]
-    totals: tuple[Fact, ...]
+    totals: tuple[Total, ...]
     notes: tuple[str, ...]
     """What to know of the whole picture."""
     ends: tuple[str, ...]

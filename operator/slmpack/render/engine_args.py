@@ -10,7 +10,7 @@ from slmpack.domain.plan import CreatePod
 from slmpack.render.template import mapping
 from slmpack.render.volumes import model_path
 
-__all__ = ["PORT", "engine_command", "plan_flags", "waits_for_requests"]
+__all__ = ["PORT", "engine_command", "flags_line", "plan_flags", "waits_for_requests"]
 
 PORT = 8000
 """Where an engine listens; of a pack, the first one."""
@@ -69,6 +69,11 @@ def plan_flags(settings: EngineSettings) -> dict[str, str]:
         "--max-num-seqs": str(settings.max_num_seqs),
         "--max-num-batched-tokens": str(settings.max_num_batched_tokens),
     }
+
+
+def flags_line(settings: EngineSettings) -> str:
+    """`plan_flags` as one writes them on a command line."""
+    return " ".join(f"{flag}={value}" for flag, value in plan_flags(settings).items())
 
 
 def _literal(word: str) -> str:

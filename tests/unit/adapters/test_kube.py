@@ -87,6 +87,7 @@ def test_statuses_have_one_meaning(status: int, kind: type[PortError]) -> None:
 
 def test_an_error_page_is_quoted() -> None:
     assert str(error_of(502, b"<html>bad gateway")) == "<html>bad gateway"
+    assert str(error_of(404, b"404 page not found\n")) == "404 page not found"
 
 
 async def test_lists_are_read_page_by_page(client: KubeClient, server: tuple[Server, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -412,3 +413,29 @@ async def test_a_profile_that_cannot_be_used_is_said_and_stops_nothing(
     assert isinstance(demand.profile, Problem)
     assert (demand.profile.reason, demand.profile.field) == (Reason.PROFILE_UNUSABLE, "spec.profileRef")
     assert demand.profile.message.startswith(message)
+
+
+async def test_a_node_that_cannot_be_read_is_in_the_snapshot_by_name_until_it_can() -> None:
+    world = World(Scope(nodes=parse_selector("team=a")))
+    for name, team in (("odd", "a"), ("theirs", "b")):
+        node = whole_node(name)
+        node["metadata"]["labels"] = {**node["metadata"]["labels"], "team": team}
+        node["status"]["allocatable"]["nvidia.com/gpu"] = "1e9"
+        world.add(NODES.path(), node)
+    await world.observer.refresh()
+    snapshot = world.observer.snapshot()
+    assert snapshot.nodes == ()
+    assert snapshot.unread == ("node odd: status.allocatable has 1000000000 nvidia.com/gpu; a node has at most 3072",)
+    odd = copy.deepcopy(world.lister.items[NODES.path()][0])
+    odd["metadata"]["resourceVersion"] = "101"
+    odd["status"]["allocatable"]["nvidia.com/gpu"] = "1"
+    assert world.observer.handle(NODES, "MODIFIED", odd)
+    mended = world.observer.snapshot()
+    assert ([node.name for node in mended.nodes], mended.unread) == (["odd"], ())
+    odd = copy.deepcopy(odd)
+    odd["metadata"]["resourceVersion"] = "102"
+    odd["status"]["allocatable"]["nvidia.com/gpu"] = "x"
+    assert world.observer.handle(NODES, "MODIFIED", odd)
+    assert world.observer.snapshot().unread
+    assert world.observer.handle(NODES, "DELETED", {**odd, "metadata": {**odd["metadata"], "resourceVersion": "103"}})
+    assert world.observer.snapshot().unread == ()

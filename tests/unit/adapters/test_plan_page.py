@@ -11,7 +11,7 @@ import pytest
 
 from slmpack.adapters import plan_page
 from slmpack.adapters.health import HealthServer
-from slmpack.adapters.plan_page import LEAST_SECONDS, REFRESH_SECONDS, PlanPage
+from slmpack.adapters.plan_page import LEAST_SECONDS, PlanPage
 from slmpack.domain.plan import ClusterPlan
 from slmpack.domain.snapshot import Snapshot
 from slmpack.page.document import Body, Document, Frame, render_document
@@ -40,7 +40,9 @@ def patient() -> Patient:
 
 @pytest.fixture
 def page(clock: FakeClock, patient: Patient) -> PlanPage:
-    return PlanPage(POLICY, clock=clock, trouble=lambda: patient.trouble, stands_by=lambda: patient.stands_by)
+    return PlanPage(
+        POLICY, refresh_seconds=7, clock=clock, trouble=lambda: patient.trouble, stands_by=lambda: patient.stands_by
+    )
 
 
 @pytest.fixture
@@ -75,10 +77,10 @@ async def test_it_shows_the_last_plan_and_how_old_it_is(page: PlanPage, clock: F
 
 
 async def test_it_refreshes_unless_told_not_to(page: PlanPage) -> None:
-    assert f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}">' in await _html(page)
+    assert '<meta http-equiv="refresh" content="7">' in await _html(page)
     still = await _html(page, refreshes=False)
     assert 'http-equiv="refresh"' not in still
-    assert f'<a href="?">refresh every {REFRESH_SECONDS} s</a>' in still
+    assert '<a href="?">refresh every 7 s</a>' in still
 
 
 async def test_a_standby_says_so(page: PlanPage, patient: Patient) -> None:

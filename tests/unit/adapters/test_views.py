@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from slmpack.adapters.views import UNITS_MAX, node_view, pod_view
+from slmpack.adapters.node_views import node_view, unread_node
+from slmpack.adapters.partial import UNITS_MAX
+from slmpack.adapters.selector import parse_selector
+from slmpack.adapters.views import pod_view
 from slmpack.devcluster.nodes import a100_mig_node, tainted, whole_node
 from slmpack.domain.snapshot import PodPhase, PodView
 
@@ -181,6 +184,20 @@ def test_a_number_of_gpus_that_cannot_be_makes_no_view(
     assert "pydantic" not in caplog.text
     node["status"]["allocatable"]["nvidia.com/gpu"] = UNITS_MAX
     assert node_view(node) is not None
+
+
+def test_a_node_of_ours_that_cannot_be_read_is_told_of() -> None:
+    node = whole_node("n", gpus=1)
+    node["metadata"]["creationTimestamp"] = STARTED
+    assert unread_node(node) is None
+    node["status"]["allocatable"]["nvidia.com/gpu"] = "1e9"
+    said = "node n: status.allocatable has 1000000000 nvidia.com/gpu; a node has at most 3072"
+    assert unread_node(node) == said
+    assert unread_node(node, of=parse_selector("team=a")) is None, "not ours"
+    node["metadata"]["labels"] = {"team": "a"}
+    assert unread_node(node, of=parse_selector("team=a")) == said
+    node["metadata"]["labels"], node["status"]["allocatable"] = 3, {"cpu": "many"}
+    assert unread_node(node) is None, "nothing says that it has GPUs"
 
 
 def test_a_field_of_another_type_is_named_in_one_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import click
 import pytest
 
 from slmpack.cli import main
-from tests.support.chart import render
-from tests.unit.chart.cases import CASES
+from tests.support.chart import render, rendering_error
+from tests.support.chart_cases import CASES
 
 URL = {"url": "http://prometheus.monitoring:9090"}
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount/token"
@@ -62,6 +63,18 @@ def _options() -> list[click.Parameter]:
 
 def test_every_flag_of_the_program_has_its_value_and_no_other_is_known() -> None:
     assert set(BY_VALUE) == {flag for one in _options() for flag in one.opts if flag.startswith("--")}
+
+
+def test_a_flag_that_a_value_sets_is_refused_among_the_extra_ones_and_the_value_named() -> None:
+    """Another time on the command line it would exclude the first, or win over what ports and mounts were made for."""
+    set_by_values = {flag: values for flag, (values, _) in BY_VALUE.items() if "extraArgs" not in values}
+    error = rendering_error({"extraArgs": [f"{flag}=x" for flag in set_by_values]})
+    for flag, values in set_by_values.items():
+        said = re.search(f'extraArgs holds "{flag}=x", which a value of the chart sets: set (.*) instead', error)
+        assert said is not None, flag
+        (group, below), *_ = values.items() or [("watch", {"namespace": ""})]
+        names = {f"{group}.{name}" for name in below} if isinstance(below, dict) else {group}
+        assert names & set(said[1].split(" and ")), (flag, said[1])
 
 
 @pytest.mark.parametrize("flag", BY_VALUE)

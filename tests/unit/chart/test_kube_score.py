@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.support.chart import Rendered, render
+from tests.support.chart_cases import CASES
 from tests.support.kube_score import findings
-from tests.unit.chart.cases import CASES
 
 WEIGHED = {
     "deployment-strategy": "Recreate: the old operator gives its Lease back before the new one asks for it",

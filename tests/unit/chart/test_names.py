@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.chart import render
-from tests.unit.chart.cases import CASES
+from tests.support.chart_cases import CASES
 
 LIKE_NUMBERS: dict[str, Any] = {
     "watch": {"namespace": "123"},

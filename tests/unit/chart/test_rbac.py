@@ -9,7 +9,7 @@ import pytest
 
 from slmpack.permissions import access_reviews
 from tests.support.chart import RELEASE_NAMESPACE, Rendered, render
-from tests.unit.chart.cases import CASES
+from tests.support.chart_cases import CASES
 
 WRITE = ("update", "patch")
 Grant = tuple[str, str, str, str, str]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.chart import Rendered, render, rendering_error
-from tests.unit.chart.cases import CASES
+from tests.support.chart_cases import CASES
 
 HOST = ("hostNetwork", "hostPID", "hostIPC", "hostUsers")
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}

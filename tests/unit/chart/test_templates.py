@@ -13,14 +13,16 @@ import pytest
 import yaml
 
 from slmpack import __version__
+from slmpack.adapters.resources import APPLY_THE_CRD
 from slmpack.api.crd import build_crd
 from slmpack.domain.pack import CONTROL_PORT, MOST_ENGINES
 from slmpack.render.names import NAME_LABEL, common_labels
 from slmpack.render.pack import CONTROL, engine_port
 from tests.support.chart import IMAGE, RELEASE_NAMESPACE, lint, notes, render
+from tests.support.chart_cases import CASES, MONITORS
 from tests.support.chart_files import CHART, RULES
-from tests.unit.chart.cases import CASES, MONITORS
 
+ROOT = Path(__file__).parents[3]
 KEEP = {"helm.sh/resource-policy": "keep"}
 COMMON = "app.kubernetes.io/"
 
@@ -291,7 +293,7 @@ def test_the_test_asks_for_what_the_operator_may_see() -> None:
         ({}, ["No Prometheus is set", "Packs are off", "role `edit`", "helm test slmpack"], ["crds.keep is false"]),
         (CASES["one-namespace"], ["only namespace team is looked after", "kubectl apply -n team"], []),
         (CASES["packs"], ["Packs (sharing.mode MPSPack) are made with"], ["Packs are off"]),
-        (CASES["standby"], ["The chart did not install the CRD"], []),
+        (CASES["standby"], ["The chart did not install the CRD", APPLY_THE_CRD], []),
         (CASES["no-rbac"], ["The chart made no roles"], ["role `edit`"]),
         ({"crds": {"keep": False}}, ["deletes the CRD, every SLMDeployment"], []),
         ({"hub": {"offline": True}}, ["stays off the Hub"], []),
@@ -307,6 +309,13 @@ def test_the_notes_tell_what_to_do_next(values: dict[str, Any], said: list[str],
     assert [one for one in said if one not in text] == []
     assert [one for one in unsaid if one in text] == []
     assert "kind: SLMDeployment" in text
+
+
+def test_the_notes_and_the_readme_show_the_example_as_it_is() -> None:
+    example = yaml.safe_load((ROOT / "examples" / "qwen2.5-1.5b.yaml").read_text(encoding="utf-8"))
+    shown = [notes().split("<<EOF\n")[1].split("EOF")[0]]
+    shown += re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert [yaml.safe_load(one) for one in shown] == [example, example]
 
 
 def test_monitors_are_off_until_they_are_asked_for() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.cases import a_cr, slmpack, some_nodes, write
+from tests.support.cli import a_cr, slmpack, some_nodes, write
 
 GOOD = "kind: SLMDeployment\nmetadata: {name: a}\nspec: {model: {source: hf://Qwen/Qwen3-0.6B}}\n"
 

@@ -11,7 +11,7 @@ import pytest
 
 from slmpack.adapters.connection import context_namespace, load_connection
 from slmpack.ports import Unavailable
-from tests.unit.cli.cases import slmpack
+from tests.support.cli import slmpack
 
 BIN = Path(sys.executable).parent
 SERVER = """

@@ -10,7 +10,7 @@ import pytest
 
 from slmpack.adapters.tables import bundled_config
 from slmpack.domain.checkpoint import CHECKPOINT_KEY
-from tests.unit.cli.cases import slmpack
+from tests.support.cli import slmpack
 from tests.unit.cli.test_estimate_json import QWEN, answer
 
 ROOT = Path(__file__).parents[3]
@@ -32,21 +32,35 @@ def first(*args: str, code: int = 0) -> str:
     [
         (
             (*H100, "--sharing", "none"),
-            r"1 replica pays \(whole GPU\); it needs [\d.]+ GiB; knee at batch \d+ \(estimate\)",
+            r"1 replica pays \(whole GPU\); it needs [\d.]+ GiB at least; knee at batch \d+ \(estimate\)",
         ),
         (
             (*H100, "--sharing", "mps", "--in-flight", "300"),
-            r"\d replicas pay \(MPS\); each needs [\d.]+ GiB; knee at batch \d+ \(estimate\)",
+            r"\d replicas pay \(MPS\); each needs [\d.]+ GiB at least; knee at batch \d+ \(estimate\)",
         ),
         (
             (QWEN, "--gpu", "a100-sxm4-40gb", "--mig-profile", "1g.5gb", "--in-flight", "64"),
-            r"\d replicas pay \(MIG 1g.5gb\); each needs [\d.]+ GiB; knee at batch \d+ \(estimate\)",
+            r"\d replicas pay \(MIG 1g.5gb\); each needs [\d.]+ GiB at least; knee at batch \d+ \(estimate\)",
         ),
         ((QWEN, "--gpu", "t4"), r"fits, needs [\d.]+ GiB \(estimate\); what pays cannot be told"),
     ],
 )
 def test_the_first_line_answers_the_question(args: tuple[str, ...], sentence: str) -> None:
     assert re.fullmatch(rf"Qwen2\.5-0\.5B-Instruct on one {re.escape(args[2])}: {sentence}", first(*args))
+
+
+def test_the_number_of_the_first_line_has_its_row() -> None:
+    for args in (H100, (QWEN, "--gpu", "t4"), (QWEN, "--gpu", "l4", "--sharing", "mps", "--replicas", "40")):
+        shown = " ".join(slmpack("estimate", *args).stdout.split())
+        needs = re.search(r"needs ([\d.]+ GiB)", shown)
+        assert needs is not None
+        assert f" needed {needs[1]} at least, of the share: with a KV cache of " in shown
+
+
+def test_weights_that_need_more_while_they_load_are_said_to() -> None:
+    small = ("--max-model-len", "64", "--max-num-seqs", "1", "--enforce-eager")
+    shown = text("Qwen/Qwen2.5-1.5B-Instruct", "--gpu", "h100-sxm5-80gb", "--quantization", "fp8", *small)
+    assert "at least, of the share: while the weights load" in " ".join(shown.split())
 
 
 def test_what_does_not_fit_is_a_result() -> None:
@@ -261,6 +275,9 @@ def test_all_gpus_that_can_be_shared_as_asked() -> None:
     found = answer("estimate", QWEN, "--all-gpus", "--sharing", "mig", "--in-flight", "32")["gpus"]
     assert {row["sharing"] for row in found} == {"mig"}
     assert "l4" not in {row["gpu"] for row in found}
+    below = " ".join(text(QWEN, "--all-gpus", "--sharing", "mig", "--in-flight", "32").split())
+    assert re.search(r"\bt4, .*\bl4, .*: left out: has no MIG", below)
+    assert "h200-nvl-141gb, gb200-186gb: left out: the memory of its MIG instances is not in the catalogue" in below
     nobody = slmpack("estimate", QWEN, "--all-gpus", "--sharing", "mig", "--replicas", "50")
     assert nobody.exit_code == 1
     assert "--sharing: rtx-6000-ada has no MIG" in nobody.stderr
@@ -297,3 +314,13 @@ def test_a_version_that_the_operator_does_not_start_is_a_warning(version: str, s
     assert [f"the operator does not start vLLM {version}" in text for text in found["warnings"]] == [True] * (
         not started
     )
+
+
+def test_ways_that_cannot_be_compared_are_named() -> None:
+    why = "as the memory of the instances is not in the catalogue"
+    below = " ".join(text(QWEN, "--all-gpus", "--in-flight", "32").split())
+    assert f"a100-pcie-40gb, h100-pcie-80gb, h200-nvl-141gb, gb200-186gb: not compared: MIG, {why}" in below
+    assert f"h200-sxm-141gb: not compared: MIG 1g.35gb, 3g.71gb, {why}" in below
+    gb200 = ("estimate", QWEN, "--gpu", "gb200-186gb")
+    assert answer(*gb200)["warnings"] == [f"gb200-186gb: not compared: MIG, {why}"]
+    assert answer(*gb200, "--sharing", "none")["warnings"] == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.cases import slmpack
+from tests.support.cli import slmpack
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs/estimating.md"

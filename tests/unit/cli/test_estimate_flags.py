@@ -12,7 +12,7 @@ from slmpack.adapters.tables import bundled_config
 from slmpack.api.translate import DEFAULT_CPU_MILLICORES
 from slmpack.cli import main
 from slmpack.cli.question import DEFAULT_CPU_CORES
-from tests.unit.cli.cases import slmpack
+from tests.support.cli import slmpack
 
 QWEN = "Qwen/Qwen2.5-0.5B-Instruct"
 L4 = (QWEN, "--gpu", "l4")
@@ -88,6 +88,7 @@ def test_a_wrong_flag_is_named(command: str, args: tuple[str, ...], message: str
 
 
 ONE: list[tuple[str, tuple[str, ...], str]] = [
+    ("estimate", (QWEN,), "for example --gpu l4; or compare all of them with --all-gpus"),
     ("estimate", (QWEN, "--gpu", "l4", "--all-gpus"), "--all-gpus and --gpu exclude each other; keep one of them"),
     ("estimate", (QWEN, "--png", "x.png", "--all-gpus"), "--all-gpus and --png exclude each other; keep one of them"),
     ("estimate", (QWEN, "--mig-profile", "1g.5gb", "--all-gpus"), "--all-gpus and --mig-profile exclude each other"),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from slmpack.domain.knee import Binding
-from tests.unit.cli.cases import slmpack
+from tests.support.cli import slmpack
 
 DOCS = Path(__file__).parents[3] / "docs/estimate-json.md"
 FIGURE = {"value", "low", "high", "basis"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +16,9 @@ import pytest
 from slmpack.api.crd import build_crd
 from slmpack.devcluster.cluster import EmbeddedCluster
 from slmpack.devcluster.nodes import mps_node
-from tests.unit.cli.cases import Json, a_cr, slmpack, some_nodes, write
+from slmpack.domain.scale_decision import FigureName
+from slmpack.domain.wording import FIGURES
+from tests.support.cli import Json, a_cr, slmpack, some_nodes, write
 
 SLM_PATH = "/apis/slmpack.dev/v1alpha1/namespaces/default/slmdeployments"
 STATUS: Json = {
@@ -66,7 +69,7 @@ def test_the_last_decision_is_what_status_says(tmp_path: Path) -> None:
         "last change: to more, at 2026-11-21 11:00:00 UTC",
         "Held: a sentence with numbers the load alone asks for 5; all is known limited by PowerCeiling",
         "hottest GPU, an estimate: 350 W (300 to 400)",
-        "demand 12.3 requests/s measured capacity 2,000 requests/s modelled",
+        "demand 12.3 requests/s measured what must be carried now capacity 2,000 requests/s modelled what those there",
         "more replicas: raise spec.scaling.maxWattsPerGPU",
         "more replicas: demand over about 2,000 requests/s; it is 12.3",
         "fewer replicas: 2 replicas would have to carry 14 requests/s for 300 s",
@@ -74,6 +77,29 @@ def test_the_last_decision_is_what_status_says(tmp_path: Path) -> None:
     ):
         assert words in text, words
     assert "now: " not in text
+
+
+def test_the_answer_comes_first_and_every_figure_is_said_to_be_something(tmp_path: Path) -> None:
+    lines = slmpack("explain", "chat", "-f", write(tmp_path, "all.yaml", SCALED | {"status": STATUS}, some_nodes()))
+    head = " ".join(lines.stdout.partition("\n\n")[0].split())
+    assert head.startswith("default/chat 0 of 3 replicas Ready, ")
+    assert head.endswith("; 2 fit and pay on one GPU; 3 replicas wanted of 0 to 4, Held")
+    source = Path(__file__).parents[3] / "operator/slmpack/domain"
+    text = "".join(
+        (source / f"{name}.py").read_text(encoding="utf-8") for name in ("headroom", "goodput", "scale_turn")
+    )
+    text += "".join((source / f"{name}.py").read_text(encoding="utf-8") for name in ("scaling", "watts"))
+    named = set(re.findall(r'Figure\(name="(\w+)"|\("(\w+)", sample\.', text))
+    constants = {value for key, value in vars(FigureName).items() if key.isupper()}
+    assert {first or second for first, second in named} | constants == set(FIGURES)
+
+
+def test_nobodys_words_steer_a_terminal(tmp_path: Path) -> None:
+    scaling = STATUS["scaling"] | {"message": "a\x1b[31mb\x07", "figures": [{"name": "x\x1b[0m", "value": 1}]}
+    files = write(tmp_path, "all.yaml", SCALED | {"status": {"scaling": scaling}}, some_nodes())
+    shown = slmpack("explain", "chat", "-f", files).stdout
+    assert "Held: a\ufffd[31mb\ufffd" in shown
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", shown)
 
 
 def test_as_json(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slmpack.cli.loads_file import GPU_NUMBERS, NUMBERS
-from tests.unit.cli.cases import slmpack
+from tests.support.cli import slmpack
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs/explain.md"

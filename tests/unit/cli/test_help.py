@@ -16,7 +16,7 @@ import pytest
 from slmpack.cli import main
 from slmpack.cli.completion import SHELLS, kubectl_answer
 from slmpack.cli.teaching import SECTIONS, Taught
-from tests.unit.cli.cases import slmpack
+from tests.support.cli import slmpack
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = sorted(main.commands)
@@ -99,7 +99,9 @@ def test_kubectl_completes_the_plugin() -> None:
     assert lines[-1] == ":4"
     assert "\tShow what the operator would do, and why." in "".join(kubectl("__complete", "slm", "pl"))
     assert kubectl("__complete", "slm", "plan", "-f", "") == ":0\n", "a file: the shell knows them"
-    assert kubectl("__complete", "slm", "top", "--sort-by", "t").splitlines() == ["tokens", "ttft", ":4"]
+    assert kubectl("__complete", "slm", "top", "--sort-by", "t").splitlines() == ["tok/s", "ttft", ":4"]
+    assert kubectl("__complete", "slm", "estimate", "m", "--gpu", "L4").splitlines() == ["l4", "l40", "l40s", ":4"]
+    assert kubectl("__complete", "slm", "profile", "u", "--gpu", "gb").splitlines() == ["gb200-186gb", ":4"]
     assert kubectl("__complete", "slm", "top", "--all").splitlines()[0].startswith("--all-namespaces\t")
 
 

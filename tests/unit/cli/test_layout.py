@@ -11,7 +11,7 @@ import yaml
 
 from slmpack.cli.layout import NO_CAPABLE
 from slmpack.devcluster.nodes import H100, a100_mig_node, mig_single_node, tainted, whole_node
-from tests.unit.cli.cases import Json, a_cr, slmpack, write
+from tests.support.cli import Json, a_cr, slmpack, write
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs/mig.md"
@@ -170,3 +170,10 @@ def test_the_page_shows_what_is_printed(request: pytest.FixtureRequest) -> None:
         PAGE.write_text(wanted, encoding="utf-8")
     assert len(EXAMPLE.findall(page)) == 1
     assert PAGE.read_text(encoding="utf-8") == wanted
+
+
+def test_nobodys_names_steer_a_terminal_or_a_shell(tmp_path: Path) -> None:
+    text = proposed(tmp_path, a_cr(replicas=7), whole_node("h100\x1b[31m; reboot\n", product=H100), width=200)
+    assert "h100\ufffd[31m; reboot   NVIDIA-H100" in text
+    assert "  kubectl label node 'h100\ufffd[31m; reboot ' nvidia.com/mig.config=all-1g.10gb --overwrite\n" in text
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)

@@ -17,7 +17,7 @@ from slmpack.domain.scale_decision import ScalingSpec
 from slmpack.domain.sharing import Mode
 from slmpack.domain.snapshot import DeploymentView, Key, Policy, Snapshot
 from tests.support.builders import NOW, PACKS, POLICY, a_demand, a_deployment, a_snapshot, mps_node, plan, whole_node
-from tests.unit.cli.cases import Json, a_cr, slmpack, some_nodes, write
+from tests.support.cli import Json, a_cr, slmpack, some_nodes, write
 
 CHAT = Key("default", "chat")
 SAMPLE: Json = {"reporting": 1, "running": 4, "waiting": 0, "arrivals_s": 2, "arrivals_peak_s": 3, "arrivals_high_s": 3}

@@ -14,8 +14,8 @@ from slmpack.adapters.loads import LoadPoller
 from slmpack.adapters.measuring import MetricsSettings, make_loads
 from slmpack.adapters.metric_names import EngineNames, MetricNames
 from slmpack.cli.metrics_flags import metrics_options, metrics_settings
+from tests.support.cli import slmpack
 from tests.support.fake_clock import FakeClock
-from tests.unit.cli.cases import slmpack
 
 
 def _settings(*args: str) -> MetricsSettings:
@@ -62,6 +62,7 @@ def test_an_empty_query_asks_no_gateway() -> None:
     [
         (("--prometheus-url", "prometheus:9090"), "'prometheus:9090' is not the URL of a Prometheus; write for instance http://"),
         (("--prometheus-url", "http://me:secret@prometheus"), "passwords belong in --prometheus-basic-auth-file"),
+        (("--prometheus-url", "http://[::1"), "'http://[::1' is not the URL of a Prometheus"),
         (("--prometheus-url", "http://"), "is not the URL of a Prometheus"),
         ((*URL, "--prometheus-header", "nonsense"), "'nonsense' is no header; write for instance 'X-Scope-OrgID: team'"),
         ((*URL, "--prometheus-header", "a b: c"), "is no header"),

@@ -11,7 +11,7 @@ import yaml
 
 from slmpack.adapters.tables import bundled_config
 from slmpack.domain.checkpoint import CHECKPOINT_KEY
-from tests.unit.cli.cases import a_cr, slmpack, some_nodes, write
+from tests.support.cli import a_cr, slmpack, some_nodes, write
 
 ROOT = Path(__file__).parents[3]
 
@@ -35,7 +35,8 @@ def test_a_rejected_spec_exits_2_and_names_the_field(tmp_path: Path) -> None:
     result = slmpack("plan", "-f", write(tmp_path, "cr.yaml", a_cr(replicas=-1)))
     assert result.exit_code == 2
     assert "default/qwen  rejected" in result.stdout
-    assert "spec.replicas: must be at least 0, got -1" in result.stdout
+    assert "default/qwen  rejected\n  InvalidSpec: spec.replicas: must be at least 0, got -1\n" in result.stdout
+    assert result.stdout.count("must be at least 0") == 1, "with its name, and not a second time below the picture"
 
 
 def test_the_text_as_a_whole(tmp_path: Path) -> None:

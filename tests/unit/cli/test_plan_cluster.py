@@ -19,7 +19,7 @@ from slmpack.devcluster.nodes import mps_node, whole_node
 from slmpack.domain.plan import CreatePod
 from slmpack.domain.planner import plan_cluster
 from slmpack.render.pod import render_pod
-from tests.unit.cli.cases import Json, a_cr, slmpack, write
+from tests.support.cli import Json, a_cr, slmpack, write
 
 SLM_PATH = "/apis/slmpack.dev/v1alpha1/namespaces/default/slmdeployments"
 
@@ -55,6 +55,16 @@ async def test_an_empty_cluster_has_nothing_unplaced(cluster: Cluster) -> None:
     result = await cluster.plan()
     assert result.exit_code == 0, result.output
     assert "h100  NVIDIA-H100-80GB-HBM3" in result.stdout
+
+
+async def test_a_cluster_without_the_crd_is_planned_on_before_anything_is_installed(tmp_path: Path) -> None:
+    async with EmbeddedCluster() as embedded, Kubelets(embedded.api, nodes=[whole_node("l4")], clock=system_clock):
+        bare = Cluster(embedded, tmp_path)
+        result = await bare.plan("-f", write(tmp_path, "cr.yaml", a_cr(replicas=1)))
+        assert result.exit_code == 0, result.output
+        assert "default/qwen  1 of 1 replicas placed" in result.stdout
+        assert "the cluster has no CRD of SLMDeployments yet" in result.stderr
+        assert "l4  NVIDIA-L4" in (await bare.plan()).stdout
 
 
 async def test_files_count_as_applied_and_change_nothing(cluster: Cluster, tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.support.cli import a_cr, slmpack, write
 from tests.support.dra import dra_node, mig_class, mig_device, resource_slice
-from tests.unit.cli.cases import a_cr, slmpack, write
 
 NODE, SLICE = dra_node("d"), resource_slice("d", [mig_device("1g.10gb", start=0), mig_device("1g.10gb", start=1)])
 HELD = {"driver": "gpu.nvidia.com", "pool": "d", "device": "gpu-0-mig-1g10gb-19-0", "request": "r"}

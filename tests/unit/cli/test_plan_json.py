@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.unit.cli.cases import a_cr, slmpack, some_nodes, write
+from tests.support.cli import a_cr, slmpack, some_nodes, write
 
 DOCS = Path(__file__).parents[3] / "docs/plan-json.md"
 

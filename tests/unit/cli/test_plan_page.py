@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from slmpack.devcluster.nodes import whole_node
-from tests.unit.cli.cases import a_cr, slmpack, some_nodes, write
+from tests.support.cli import a_cr, slmpack, some_nodes, write
 
 
 def _world(folder: Path) -> str:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from slmpack.adapters.tables import bundled_config
-from tests.unit.cli.cases import slmpack
+from tests.support.cli import slmpack
 from tests.unit.cli.test_estimate_json import QWEN, answer
 
 ROOT = Path(__file__).parents[3]

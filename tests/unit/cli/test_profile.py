@@ -29,8 +29,8 @@ from slmpack.cli.profile_flags import profile as command
 from slmpack.domain.knee import Binding
 from slmpack.domain.profile import Profile
 from slmpack.domain.profile_faults import Fault
+from tests.support.cli import slmpack
 from tests.support.fake_vllm import FakeVllm, fake_vllm
-from tests.unit.cli.cases import slmpack
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "profiling.md").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.unit.cli.cases import slmpack
+from tests.support.cli import slmpack
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = re.compile(r"\$ \.venv/bin/slmpack (plan [^\n]*)\n(.*?)\n```", re.DOTALL)

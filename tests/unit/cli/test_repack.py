@@ -15,7 +15,7 @@ from slmpack.devcluster.nodes import mps_node
 from slmpack.domain.plan import CreatePod
 from slmpack.domain.planner import plan_cluster
 from slmpack.render.pod import render_pod
-from tests.unit.cli.cases import Json, a_cr, slmpack, write
+from tests.support.cli import Json, a_cr, slmpack, write
 from tests.unit.cli.test_plan_json import DOCS
 
 if TYPE_CHECKING:
@@ -104,3 +104,13 @@ def _alone(folder: Path) -> list[Json]:
 def test_a_plan_with_work_to_do_comes_first(tmp_path: Path) -> None:
     result = slmpack("plan", "-f", write(tmp_path, "new.yaml", a_cr(), mps_node("gpu-a", replicas=4)), "--repack")
     assert "The plan has work to do" in advised(result.stdout)
+
+
+def test_nobodys_names_steer_a_terminal_or_a_shell(tmp_path: Path) -> None:
+    text = Path(two_of_a_kind(tmp_path)).read_text(encoding="utf-8").replace("gpu-a", '"gpu-a\\e[31m; reboot\\n"')
+    (tmp_path / "all.yaml").write_text(text, encoding="utf-8")
+    shown = advised(slmpack("plan", "-f", str(tmp_path / "all.yaml"), "--repack", width=200).stdout)
+    assert "    kubectl cordon 'gpu-a\ufffd[31m; reboot '\n" in shown
+    assert "    kubectl uncordon 'gpu-a\ufffd[31m; reboot '\n" in shown
+    assert "frees 1 GPU of node gpu-a\ufffd[31m; reboot  (NVIDIA" in shown
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", shown)

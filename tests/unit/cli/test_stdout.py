@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slmpack.cli import main
-from tests.unit.cli.cases import a_cr, write
+from tests.support.cli import a_cr, write
 
 BIN = Path(sys.executable).parent
 

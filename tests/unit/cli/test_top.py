@@ -28,8 +28,8 @@ from slmpack.devcluster.cluster import EmbeddedCluster
 from slmpack.devcluster.nodes import a100_mig_node, mps_node, timesliced_node, whole_node
 from slmpack.domain.load import GpuReading, LoadSample
 from slmpack.domain.snapshot import Key
+from tests.support.cli import Json, a_cr, slmpack
 from tests.support.fake_prometheus import FakePrometheus
-from tests.unit.cli.cases import Json, a_cr, slmpack
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 KEY = Key("team", "chat")
@@ -95,7 +95,7 @@ def test_status_alone_tells_what_the_operator_found() -> None:
     }
     row = the_row(status)
     assert line_of(row) == (
-        "team chat 2/3 >=2 MpsShare 1/4 12.3 20 - 21.3 ms 400 ms 50% 350 (300 to 400) estimate 45s Starting, PowerCeiling"
+        "team chat 2/3 >=2 MpsShare 1/4 12.3 20 - 21.3 ms 400 ms 50% 350 W (300 to 400) estimate 45s Starting, PowerCeiling"
     )
     notes = print_top([row], None, (), now=NOW)
     assert ">= at least" in notes
@@ -107,12 +107,18 @@ def test_status_alone_tells_what_the_operator_found() -> None:
 
 def test_what_nobody_told_is_a_dash() -> None:
     row = the_row(None)
-    assert line_of(row) == "team chat - - - - - - - - - - - -"
+    assert line_of(row) == "team chat - - - -"
     assert the_row({"observedGeneration": -1}) == row
     assert "No operator has written the status of team/chat." in print_top([row], None, (), now=NOW)
     fixed = the_row(COUNTS | {"reason": "AllReady"})
-    assert line_of(fixed) == "team chat 2/3 - MpsShare 1/4 - - - - - - - - AllReady"
-    assert "--prometheus-url" not in print_top([fixed], None, (), now=NOW)
+    assert line_of(fixed) == "team chat 2/3 - MpsShare 1/4 AllReady"
+    text = print_top([fixed], None, (), now=NOW)
+    assert "REQ/S" not in text, "no column is empty in every line"
+    assert "- is not known. Loads and watts are not known: status has them with spec.scaling" in " ".join(text.split())
+    both = print_top([fixed, the_row(COUNTS | {"scaling": SCALING})], None, (), now=NOW)
+    assert "NAMESPACE NAME READY GPUS SHARING REQ/S CARRIED TOK/S ITL TTFT KV W AGE REASON" in " ".join(both.split())
+    assert "team chat 2/3 - MpsShare 1/4 - - - - - - - - AllReady" in " ".join(both.split())
+    assert "Loads and watts are not known" not in both
 
 
 def test_what_is_measured_takes_the_place_of_what_status_told() -> None:
@@ -122,7 +128,7 @@ def test_what_is_measured_takes_the_place_of_what_status_told() -> None:
     row = the_row(COUNTS | {"scaling": SCALING}, sample=sample)
     assert (
         line_of(row)
-        == "team chat 2/3 - MpsShare 1/4 150 20 2,346 10 ms - 91% 350 (300 to 400) estimate 4s PowerCeiling"
+        == "team chat 2/3 - MpsShare 1/4 150 20 2,346 10 ms - 91% 350 W (300 to 400) estimate 4s PowerCeiling"
     )
     notes = print_top([row], None, (), now=NOW)
     assert "team/chat: ttft_s: why" in notes
@@ -205,15 +211,21 @@ def test_watts_are_measured_of_the_replicas_own_gpus_or_at_most_of_their_nodes()
     own = the_row(
         whole, gpus=(gpu("a", "GPU-0", 310.0, "team/chat-0"), gpu("b", "GPU-1", 290.0, "team/chat-1"), others)
     )
-    assert (own.power.text, own.power.basis, own.power.watts, own.power.at_most) == ("310", "measured", 310.0, False)
+    assert (own.power.text, own.power.basis, own.power.watts, own.power.at_most) == ("310 W", "measured", 310.0, False)
     partly = the_row(whole, gpus=(gpu("a", "GPU-0", 310.0, "team/chat-0"), others))
-    assert (partly.power.text, partly.power.at_most) == ("<=600", True)
+    assert (partly.power.text, partly.power.at_most) == ("<=600 W", True)
     assert "<= at most" in print_top([partly], None, (), now=NOW)
     elsewhere = the_row(
         whole | {"scaling": SCALING}, gpus=(gpu("c", "GPU-2", 500.0, "team/x"), gpu("a", "GPU-0", None, "team/chat-0"))
     )
     assert (elsewhere.power.basis, elsewhere.power.watts) == ("estimate", None)
     assert the_row(whole).power is None
+
+
+def test_the_operators_words_about_watts_are_shown_as_they_are() -> None:
+    told = "W 350 or so (300 W to 400 W)"
+    row = the_row(COUNTS | {"scaling": SCALING | {"power": told}})
+    assert (row.power.text, row.power.watts) == (told, None)
 
 
 def test_an_object_without_metadata_is_no_row() -> None:
@@ -275,9 +287,10 @@ async def test_a_cluster_is_read(kubeconfig: str) -> None:
     [
         ("name", "anew chat zed"),
         ("ready", "zed chat anew"),
-        ("arriving", "zed chat anew"),
+        ("req/s", "zed chat anew"),
+        ("REQ/S", "zed chat anew"),
         ("gpus", "chat zed anew"),
-        ("tokens", "anew chat zed"),
+        ("tok/s", "anew chat zed"),
     ],
 )
 async def test_the_highest_comes_first_and_the_unknown_last(kubeconfig: str, by: str, order: str) -> None:

@@ -13,7 +13,7 @@ from slmpack.controller.status import status_of
 from slmpack.domain.conditions import judge
 from slmpack.domain.repack import advise_repack
 from tests.support.builders import NOW, POLICY, a_stranger, plan
-from tests.unit.domain.test_repack import spread
+from tests.support.repack import spread
 
 if TYPE_CHECKING:
     from slmpack.domain.case import World

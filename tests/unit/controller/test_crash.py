@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from slmpack.adapters.resources import PODS, SLM_DEPLOYMENTS
-from tests.unit.controller.world import MUTATING, Api, World
+from tests.support.controller_world import MUTATING, Api, World
 
 
 class Killed(BaseException):

@@ -14,7 +14,7 @@ from slmpack.adapters.resources import PODS, SERVICES, SLM_DEPLOYMENTS
 from slmpack.controller import execute, report, status
 from slmpack.domain.plan import CreatePod
 from slmpack.ports import Conflict, Forbidden, Invalid, Unavailable
-from tests.unit.controller.world import World
+from tests.support.controller_world import World
 
 
 @pytest.fixture

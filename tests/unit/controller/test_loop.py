@@ -11,7 +11,7 @@ from slmpack.adapters.resources import PODS, SERVICES, SLM_DEPLOYMENTS
 from slmpack.controller.loop import Pace, Wake
 from slmpack.ports import Conflict, Forbidden, Gone, Unavailable
 from tests.support.builders import POLICY
-from tests.unit.controller.world import World
+from tests.support.controller_world import World
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from slmpack.domain.planner import plan_cluster
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.ports import Forbidden, Unavailable
 from tests.support.builders import POLICY
+from tests.support.controller_world import Api, World
 from tests.unit.controller.test_crash import Killed, MortalApi
-from tests.unit.controller.world import Api, World
 
 WITH_PACKS = replace(POLICY, supervisor_image="registry.example/slmpack:1")
 PACK = {"mode": "MPSPack", "maxPerGPU": 3}

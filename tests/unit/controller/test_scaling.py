@@ -20,7 +20,7 @@ from slmpack.domain.reasons import Reason
 from slmpack.domain.scale_decision import Figure, ScaleDecision, ScaleState
 from slmpack.domain.snapshot import DeploymentView, Rejected
 from tests.support.builders import NOW, POLICY
-from tests.unit.controller.world import World
+from tests.support.controller_world import World
 
 CHANGED = NOW - timedelta(hours=1)
 DECISION = ScaleDecision(

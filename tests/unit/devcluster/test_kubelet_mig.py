@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from slmpack.adapters.views import node_view
+from slmpack.adapters.node_views import node_view
 from slmpack.devcluster import nodes
 from slmpack.devcluster.cluster import EmbeddedCluster, system_clock
 from slmpack.devcluster.kubelet import Kubelets

@@ -455,6 +455,7 @@ def test_where_more_replicas_bring_more_load_the_largest_that_pays_for_its_own_r
             assert choice.carries or load is not None
         elif number == count + 1:
             assert choice.no_more == choice.runner_up.reason == found.steps[-1].text
-            assert f"Under the load of {number} replicas: {choice.no_more}" in choice.reasons
+            assert choice.refusal == f"Under the load of {number} replicas: {choice.no_more}"
+            assert choice.refusal in choice.reasons
             assert choice.runner_up.replicas_per_gpu == number
     assert count < 4

@@ -101,7 +101,10 @@ def test_a_gpu_without_mps_and_a_profile_of_unknown_size() -> None:
     assert none == CannotCut(field="sharing", message="l4 has no MPS; use none, mig or timeslice")
     unknown = cut_gpu(without_memory(a_gpu()), sharing=Sharing.MIG, replicas=1, mig_profile="1g.10gb")
     assert isinstance(unknown, CannotCut)
-    assert "the memory of 1g.10gb on h100-sxm5-80gb is not known; take another" in unknown.message
+    assert "the memory of 1g.10gb on h100-sxm5-80gb is not known; nor that of its other profiles" in unknown.message
+    some = cut_gpu(a_gpu("h200-sxm-141gb"), sharing=Sharing.MIG, replicas=1, mig_profile="1g.35gb")
+    assert isinstance(some, CannotCut)
+    assert some.message.endswith("is not known; take another of 1g.18gb, 1g.18gb+me, 2g.35gb, 7g.141gb")
 
 
 def test_unequal_limits_and_the_rest_for_the_others() -> None:

@@ -91,7 +91,8 @@ def test_few_requests_are_served_best_by_one_replica_and_many_by_more() -> None:
     assert few.fit.no_more.rstrip(".") in few.cap.problem.message
     assert few.fit.reasons == (*few.fit.notes, *choice_of(few.fit).reasons)
     assert [note.split()[0] for note in few.fit.notes] == ["Figures", "Each"]
-    assert any(few.fit.no_more in reason for reason in few.fit.reasons)
+    assert few.fit.refusal in few.fit.reasons
+    assert few.fit.refusal.endswith(few.fit.no_more)
 
 
 def test_replicas_beyond_what_pays_are_unplaced_until_the_user_states_a_number() -> None:

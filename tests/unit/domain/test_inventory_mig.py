@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from slmpack.adapters.views import node_view
+from slmpack.adapters.node_views import node_view
 from slmpack.devcluster import nodes
 from slmpack.domain.inventory import GpuNode, Offer, read_nodes
 from slmpack.domain.quantity import MIB

@@ -367,7 +367,7 @@ WHY = {
         {"replicas": 3},
         (whole_node("n", gpus=2),),
         Reason.INSUFFICIENT_GPUS,
-        "every GPU or share that holds a replica's 4.5 GiB is taken (2 in all); each needs one more: Exclusive (22.0 GiB) or larger",
+        "every GPU or share that holds the 4.5 GiB that a replica needs at least is taken (2 in all); each needs one more: Exclusive (22.0 GiB) or larger",
         "",
     ),
     "cores": (

@@ -64,7 +64,7 @@ def test_whole_gpus_are_bars_of_one_and_their_index_is_assumed() -> None:
     ]
     assert {bar.index_basis for bar in result.bars} == {"assumed"}
     assert result.bars[0].blocks[0] == Block(
-        label="other/s", deployment=None, share="", used_bytes=22563 * MIB, state="foreign"
+        label="other/s", deployment=None, share="", used_bytes=22563 * MIB, state="foreign", pod=Key("other", "s")
     )
 
 
@@ -114,7 +114,8 @@ def test_a_node_that_offers_nothing_says_why_and_still_shows_its_pods() -> None:
     assert note.note.startswith("TimeSliced: node n: ")
     (create,) = creates(world(whole_node("n"), replicas=1))
     (held, _) = world(whole_node("n", gpus=0), replicas=1, pods=(a_pod(create, ready=True),)).bars
-    assert held.blocks == (Block(label="llm/qwen-0", deployment=QWEN, share="Exclusive", used_bytes=0, state="ready"),)
+    qwen = Block(label="llm/qwen-0", deployment=QWEN, share="Exclusive", used_bytes=0, state="ready")
+    assert held.blocks == (replace(qwen, pod=Key("llm", "qwen-0")),)
 
 
 def test_a_slice_that_is_offered_no_more_is_still_a_slice() -> None:
@@ -160,3 +161,13 @@ def test_every_pod_and_every_planned_replica_appears_once() -> None:
     expected.update(f"llm/{create.name}" for create in entry.creates)
     expected["llm/qwen-*"] = len(entry.waiting)
     assert labels == expected
+
+
+def test_a_block_has_the_namespace_of_its_pod_there_or_planned() -> None:
+    bars = world(whole_node("n", gpus=2), replicas=1, pods=(a_stranger("s", "n"),)).bars
+    assert [(bar.blocks[0].pod, bar.blocks[0].namespace) for bar in bars] == [
+        (Key("other", "s"), "other"),
+        (None, "llm"),
+    ]
+    claim = Block(label="another's ResourceClaim", deployment=None, share="", used_bytes=1, state="foreign")
+    assert claim.namespace == ""

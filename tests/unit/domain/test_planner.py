@@ -407,3 +407,13 @@ def test_the_next_wake_clears_a_grave() -> None:
 def test_sticky_a_better_place_that_opens_later_moves_nothing() -> None:
     (pod,) = running(1, whole_node("n", product=H100))
     assert cycle(a_demand(mode=Mode.AUTO), whole_node("n", product=H100), a_node("a"), pods=(pod,))[0].actions == ()
+
+
+@pytest.mark.parametrize(("more", "said"), [((), ""), (("node b: y",), " (and 1 more node)")])
+def test_who_has_no_place_is_told_of_nodes_that_cannot_be_read(more: tuple[str, ...], said: str) -> None:
+    world = a_snapshot(deployments=(a_deployment(),), nodes=())
+    (plain,) = plan(world).deployments
+    (entry,) = plan(replace(world, unread=("node a: x", *more))).deployments
+    before, after = plain.unplaced[0].problem, entry.unplaced[0].problem
+    assert after.reason is before.reason
+    assert after.message == f"{before.message}; left out, as it cannot be read: node a: x{said}"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from slmpack.domain.wording import format_ms, format_number
+from slmpack.domain.wording import format_ms, format_number, number_of
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,14 @@ def test_a_latency_is_never_nothing(seconds: float, text: str) -> None:
 )
 def test_a_figure_has_three_digits_or_all_of_a_whole_number(value: float, text: str) -> None:
     assert format_number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 replicas"), (1, "1 replica"), (2, "2 replicas"), (1000, "1000 replicas")]
+)
+def test_one_is_one_replica(number: int, text: str) -> None:
+    assert number_of(number) == text
+
+
+def test_other_things_are_counted_alike() -> None:
+    assert (number_of(1, "GPU"), number_of(3, "GPU")) == ("1 GPU", "3 GPUs")

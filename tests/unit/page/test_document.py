@@ -11,16 +11,18 @@ import pytest
 
 from slmpack.domain.interval import Basis, Interval
 from slmpack.domain.knee_curve import KneeCurve, KneePoint
+from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.sharing import Mode
+from slmpack.domain.snapshot import Rejected
 from slmpack.page import deployments as shown_deployments
 from slmpack.page import nodes as shown_nodes
 from slmpack.page.curve import render_curve, ticks
 from slmpack.page.document import Frame, render_body, render_document
 from slmpack.page.markup import Styles
-from slmpack.page.nodes import render_legend, render_nodes
+from slmpack.page.nodes import render_colours, render_legend, render_nodes
 from slmpack.page.style import COLOURS, STYLE
-from slmpack.page.values import Block, Gpu, Sheet
-from tests.support.builders import a_node, a_snapshot, a_stranger, mps_node, whole_node
+from slmpack.page.values import Block, Gpu, Sheet, Total
+from tests.support.builders import a_deployment, a_node, a_snapshot, a_stranger, mig_node, mps_node, whole_node
 from tests.support.scaling import scaled
 from tests.unit.page.worlds import a_reading, a_world, mixed, sheet_of, with_pods
 
@@ -92,8 +94,16 @@ def test_reasons_and_ends_are_linked_and_listed() -> None:
     assert "Rollouts and ends" not in page
     assert "<bdi>an end</bdi>" in page_of(replace(sheet, ends=("an end",)))
     unlinked = replace(sheet, troubles=tuple(replace(trouble, anchor="", count=0) for trouble in sheet.troubles))
-    assert 'href="#d1"' not in page_of(unlinked)
+    assert 'href="#d1"' not in page_of(unlinked).partition('id="wrong"')[2].partition("</section>")[0]
     assert "What is wrong" not in page_of(replace(sheet, troubles=()))
+
+
+@pytest.mark.parametrize("is_wrong", [True, False])
+def test_a_total_is_wrong_where_that_is_known_whatever_its_words(is_wrong: bool) -> None:
+    note = "3 without a place, none with"
+    total = Total(name="n", value="1", note=note, is_wrong=is_wrong)
+    page = page_of(replace(sheet_of(a_snapshot()), totals=(total,)))
+    assert (f'<small class="bad">{note}</small>' in page, f"<small>{note}</small>" in page) == (is_wrong, not is_wrong)
 
 
 def test_a_world_without_anything() -> None:
@@ -298,3 +308,32 @@ def test_ticks_are_round_and_hold_the_largest(most: float, expected: tuple[float
 
 def test_the_same_plan_gives_the_same_page() -> None:
     assert page_of(sheet_of(mixed())) == page_of(sheet_of(mixed()))
+
+
+def test_colours_have_names_where_each_has_one() -> None:
+    sheet = sheet_of(mixed())
+    legend = render_colours(sheet.deployments, sheet.nodes)
+    assert legend.count("<li>") == 2
+    assert '<span class="swatch k0" aria-hidden="true"></span><a href="#d0"><bdi>llm/qwen</bdi></a>' in legend
+    assert render_colours(sheet.deployments[:1], sheet.nodes).count("<li>") == 1, "only whose names are known"
+    assert render_colours(sheet.deployments, ()) == ""
+    twin = replace(sheet.deployments[1], colour=COLOURS)
+    block = replace(sheet.nodes[0].bars[0].blocks[0], colour=COLOURS)
+    node = replace(sheet.nodes[0], bars=(replace(sheet.nodes[0].bars[0], blocks=(block,)),))
+    assert render_colours((sheet.deployments[0], twin), (node, *sheet.nodes[1:])) == "", "two look alike"
+
+
+def test_bars_are_named_by_their_numbers() -> None:
+    sheet = sheet_of(a_world(whole_node("n", gpus=8), mig_node("m", slices={"1g.5gb": 7}), replicas=0))
+    html = render_nodes(sheet.nodes, longest_bytes=sheet.longest_bytes, styles=Styles())
+    assert "<b>1g.<wbr>5gb</b> x 7" in html
+    assert "<b>GPU 0 to 7</b>" in html
+    one = replace(sheet.nodes[1], bars=(replace(sheet.nodes[1].bars[0], count=1, index=3),))
+    assert "<b>GPU 3</b>" in render_nodes((one,), longest_bytes=sheet.longest_bytes, styles=Styles())
+
+
+def test_a_rejected_spec_says_why_where_its_reasons_are() -> None:
+    refused = Rejected(problems=(Problem(reason=Reason.INVALID_SPEC, message="no", field="spec.replicas"),))
+    words = _words(page_of(sheet_of(a_snapshot(deployments=(a_deployment("qwen", refused),)))))
+    assert "Why it is rejected InvalidSpec: spec.replicas: no" in words
+    assert "Where replicas are" not in words

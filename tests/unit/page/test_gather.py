@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from slmpack.domain.choice import Choice
+from slmpack.domain.interval import describe_interval
 from slmpack.domain.plan_words import ASSUMED_INDICES, NO_NODES, WHAT_IF_NOTE, describe_prediction
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.scale_decision import ScalingSpec
@@ -16,6 +17,7 @@ from slmpack.page import gather
 from tests.support.builders import (
     H100,
     PACKS,
+    POLICY,
     a_demand,
     a_deployment,
     a_model,
@@ -49,6 +51,7 @@ def test_the_totals_are_the_sums_of_the_nodes() -> None:
     totals = {fact.name: fact for fact in sheet.totals}
     assert totals["Replicas placed"].value == "7 of 12"
     assert totals["Replicas placed"].note == "5 without a place"
+    assert [total.name for total in sheet.totals if total.is_wrong] == ["Replicas placed"]
     used, units = sum(n.units_used for n in sheet.nodes), sum(n.units for n in sheet.nodes)
     held = sum(n.units_held for n in sheet.nodes)
     assert (totals["GPUs and slices in use"].value, totals["GPUs and slices in use"].note) == (
@@ -88,6 +91,14 @@ def test_what_is_blind_says_so() -> None:
     assert "Nothing is measured: no source" in sheet_of(world).notes
 
 
+def test_nodes_that_cannot_be_read_are_named_or_counted() -> None:
+    unread = tuple(f"node n{number}: cpu: 'x'" for number in range(gather.MOST_UNREAD + 2))
+    notes = sheet_of(replace(a_world(whole_node("n")), unread=unread)).notes
+    assert "Left out, as it cannot be read: node n0: cpu: 'x'" in notes
+    assert "2 more nodes cannot be read; the operator's log has them" in notes
+    assert not any("cannot be read" in note for note in sheet_of(a_world(whole_node("n"))).notes)
+
+
 def test_made_up_nodes_are_shown_where_they_are_used() -> None:
     world = a_world(whole_node("n"), mps_node("m"), replicas=1, mode=Mode.EXCLUSIVE)
     sheet = sheet_of(world, what_if=True)
@@ -125,11 +136,11 @@ def test_a_deployment_says_what_the_terminal_says() -> None:
     found, (part,) = deployment_of(sheet_of(snapshot)), plan(snapshot).deployments
     fit = part.fits[0].fit
     assert isinstance(fit.choice, Choice)
-    assert found.pays[0].sentence == describe_prediction(fit.choice)
+    assert describe_prediction(fit.choice).startswith(f"{found.pays[0].caption}: ")
     assert {*found.pays[0].reasons, found.pays[0].no_more} == set(fit.reasons)
     assert found.pays[0].no_more.endswith(fit.no_more)
     assert found.memory[-1].name == "needed"
-    assert found.memory[-1].note == f"with {fit.need.max_num_seqs} sequences"
+    assert found.memory[-1].note.startswith(f"with {fit.need.max_num_seqs} sequences; ")
     assert found.what.startswith("hf://Qwen/Qwen2.5-1.5B-Instruct on vLLM 0.33.0, 8,192 tokens")
     assert found.pays[0].flags.startswith("--gpu-memory-utilization=0.2")
     assert found.pays[0].figures[0].name == "output of the GPU"
@@ -138,6 +149,29 @@ def test_a_deployment_says_what_the_terminal_says() -> None:
         ("qwen-0", "starts now"),
         ("(next)", "WaitingForStart"),
     ]
+
+
+def test_no_wording_of_a_decision_changes_what_is_shown_of_it() -> None:
+    snapshot = a_world(mps_node("n"), replicas=9, mode=Mode.MPS)
+    found = plan(snapshot)
+    (part,) = found.deployments
+    choice = part.fits[0].fit.choice
+    assert isinstance(choice, Choice)
+    odd = replace(choice, reasons=("first: (1)", "why not", "last"), refusal="why not", no_more="first: (1)")
+    fits = (replace(part.fits[0], fit=replace(part.fits[0].fit, choice=odd, notes=())),)
+    reworded = replace(found, deployments=(replace(part, fits=fits),))
+    (pays,) = deployment_of(gather.gather_sheet(reworded, snapshot, POLICY)).pays
+    assert (pays.reasons, pays.no_more) == (("first: (1)", "last"), "why not")
+    assert pays.figures == deployment_of(sheet_of(snapshot)).pays[0].figures
+
+
+def test_the_total_of_watts_is_said_in_parts() -> None:
+    sheet = sheet_of(a_world(mps_node("n"), mode=Mode.MPS))
+    power = sheet.nodes[0].power_w
+    assert power is not None
+    total = next(total for total in sheet.totals if total.name == "Power, predicted")
+    assert f"{total.value} ({total.note.partition(' W, ')[0]})" == describe_interval(power, unit="W")
+    assert total.note.endswith(f" W, {power.basis.value}")
 
 
 def test_the_source_is_as_the_user_wrote_it() -> None:
@@ -164,7 +198,7 @@ def test_a_model_that_is_known_no_more_keeps_its_need_and_is_predicted_nothing()
     view = a_deployment("qwen", a_demand(replicas=1, mode=Mode.MPS, model=unknown))
     sheet = sheet_of(replace(world, deployments=(view,)))
     (pays,) = deployment_of(sheet).pays
-    assert (pays.curve, pays.sentence, pays.figures, pays.no_more) == (None, "", (), "")
+    assert (pays.curve, pays.caption, pays.figures, pays.no_more) == (None, "", (), "")
     assert sheet.nodes[0].bars[0].power_w is None
     assert sheet.nodes[0].bars[0].blocks[0].amounts == ()
 

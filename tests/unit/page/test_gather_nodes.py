@@ -68,8 +68,8 @@ def test_a_cordoned_node_withholds_what_would_be_free() -> None:
 def test_empty_bars_that_are_alike_are_one() -> None:
     snapshot = a_world(whole_node("n", gpus=8), mig_node("m", slices={"1g.5gb": 7}), replicas=1, mode=Mode.EXCLUSIVE)
     sheet = sheet_of(snapshot)
-    assert [(bar.unit, bar.count) for bar in node_of(sheet, "n").bars] == [("GPU 0", 1), ("GPU 1 to 7", 7)]
-    assert [(bar.unit, bar.count, bar.is_slice) for bar in node_of(sheet, "m").bars] == [("1g.5gb", 7, True)]
+    assert [(bar.index, bar.count) for bar in node_of(sheet, "n").bars] == [(0, 1), (1, 7)]
+    assert [(bar.unit, bar.index, bar.count) for bar in node_of(sheet, "m").bars] == [("1g.5gb", None, 7)]
     node = node_of(sheet, "n")
     assert (node.units, node.units_used, node.units_held) == (8, 0, 1), "planned, not there yet"
 
@@ -102,6 +102,13 @@ def test_names_lose_a_namespace_that_all_have() -> None:
     assert bar_of(sheet_of(a_world(mps_node("n"), mode=Mode.MPS)), "n").blocks[0].name == "qwen-0"
     snapshot = a_world(mps_node("n"), mode=Mode.MPS, pods=(a_stranger("s", "n"),))
     assert {block.name for block in bar_of(sheet_of(snapshot), "n").blocks} >= {"llm/qwen-0", "other/s"}
+
+
+def test_anothers_claim_keeps_its_name_beside_one_namespace() -> None:
+    world = a_world(whole_node("n", gpus=2), replicas=1, mode=Mode.EXCLUSIVE)
+    taken = replace(world.nodes[0], used_by_others={"nvidia.com/gpu": 1})
+    names = [bar.blocks[0].name for bar in node_of(sheet_of(replace(world, nodes=(taken,))), "n").bars]
+    assert names == ["another's ResourceClaim", "qwen-0"]
 
 
 def test_the_engines_memory_lies_within_its_limit() -> None:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
+import pty
 import shlex
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
-ROOT = Path(__file__).parents[3]
+__all__ = ["Demo", "a_demo", "check_session", "run_session"]
+
+ROOT = Path(__file__).parents[2]
 READY_SECONDS = 150
 
 
 @dataclass(kw_only=True)
 class Demo:
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
+    output: Iterator[str]
     lines: list[str] = field(default_factory=list)
 
     @property
@@ -27,12 +32,11 @@ class Demo:
         return "\n".join(self.lines)
 
     def wait_for(self, marker: str) -> None:
-        assert self.process.stdout is not None
         guard = threading.Timer(READY_SECONDS, self.process.kill)
         guard.start()
         try:
-            for line in self.process.stdout:
-                self.lines.append(line.rstrip("\n"))
+            for line in self.output:
+                self.lines.append(line)
                 if marker in line:
                     return
         finally:
@@ -45,11 +49,10 @@ class Demo:
 
     def finish(self) -> int:
         """Read to the end; the exit code."""
-        assert self.process.stdout is not None
         guard = threading.Timer(READY_SECONDS, self.process.kill)
         guard.start()
         try:
-            self.lines += self.process.stdout.read().splitlines()
+            self.lines += self.output
             return self.process.wait()
         finally:
             guard.cancel()
@@ -61,32 +64,45 @@ class Demo:
         return dict(line.split("=", 1) for line in exports), commands
 
 
+def _lines(stream: IO[str]) -> Iterator[str]:
+    with suppress(OSError):  # a terminal whose other end is closed
+        for line in stream:
+            yield line.rstrip("\r\n")
+
+
 @contextmanager
-def a_demo(*args: str, folder: Path) -> Iterator[Demo]:
+def a_demo(*args: str, folder: Path, terminal: bool = False) -> Iterator[Demo]:
+    """The demo in a pipe, or in a terminal of its own."""
     environ = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(ROOT / "operator"), "COLUMNS": "100"}
     if "--kubeconfig" not in args:  # the demo's own cluster is reached behind a proxy, and without any network
         environ |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "slmpack", "demo", *args],
-        cwd=ROOT,
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        yield Demo(process=process)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(timeout=90)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+    ours, its = pty.openpty() if terminal else os.pipe()
+    with os.fdopen(ours, encoding="utf-8") as stream:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "slmpack", "demo", *args],
+                cwd=ROOT,
+                env=environ,
+                stdout=its,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        finally:
+            os.close(its)
+        try:
+            yield Demo(process=process, output=_lines(stream))
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=90)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait()
 
 
 def run_session(demo: Demo, *, logs: bool = True) -> dict[str, str]:
