@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from slmpack.adapters.metric_names import EngineNames, LabelNames, MetricNames
 from slmpack.adapters.prometheus import PrometheusClient, PrometheusSettings, Series
 from slmpack.adapters.prometheus_loads import PrometheusLoads
 from slmpack.adapters.promql import DEPLOYMENT, GATEWAY_QUEUE, EngineQueries, gateway_query, gpu_queries
-from slmpack.domain.load import GpuReading, LoadSample
+from slmpack.domain.load import GpuReading, Latencies, LoadSample
 from slmpack.domain.snapshot import Key
 from slmpack.ports import EnginePod, Watched
 from tests.support.fake_clock import FakeClock
@@ -92,6 +93,26 @@ async def test_the_mean_of_an_hour_counts_pods_that_have_gone_and_come(asked: As
     # Half an hour of 7.5 a second, ten minutes of 2.5, twenty of 3.6; the seams are one minute wide.
     by_hand = (1800 * 7.5 + 600 * 2.5 + 1200 * 3.6) / 3600
     assert await asked.of(QUERIES.arrivals_mean(), CHAT) == pytest.approx(by_hand, rel=0.02)
+
+
+async def _by_bound(asked: Asked, query: str, key: Key) -> dict[str, float]:
+    return {
+        it.labels["le"]: it.value
+        for it in await asked.ask(query)
+        if (it.labels["namespace"], it.labels[DEPLOYMENT]) == (key.namespace, key.name)
+    }
+
+
+async def test_single_requests_are_those_of_two_minutes(asked: Asked) -> None:
+    # One and two a second, and none and one: an engine that two jobs scrape counts once.
+    assert await _by_bound(asked, QUERIES.ttft_buckets(), CHAT) == pytest.approx({"0.1": 120, "0.5": 360, "+Inf": 360})
+    # One restarted within the window. The other's last scrape is a minute old: Prometheus has 45 s of it, and takes it to
+    # have been there for the 15 s before them too, and for half of a step after.
+    seconds = 120 + (15 + 45 + 7.5)
+    expected = {"0.05": 1.0 * seconds, "0.1": 1.5 * seconds, "+Inf": 2.0 * seconds}
+    assert await _by_bound(asked, QUERIES.tpot_buckets(), CHAT) == pytest.approx(expected)
+    assert await _by_bound(asked, QUERIES.tpot_buckets(), PACK) == {}
+    assert await _by_bound(asked, QUERIES.ttft_buckets(), PACK) == {"0.1": 0, "+Inf": 0}
 
 
 async def test_a_name_that_ends_in_a_number_is_another_deployment(asked: Asked) -> None:
@@ -253,7 +274,15 @@ async def test_a_whole_round(asked: Asked) -> None:
     _has(
         chat, waiting=3.0, kv_usage=0.7, gateway_waiting=5, arrivals_s=3.6, arrivals_peak_s=3.6, ttft_s=CHAT_IS["ttft"]
     )
+    assert chat.ttft_of is not None
+    assert chat.tpot_of is not None
+    assert dict(chat.ttft_of.at_most) == pytest.approx({0.1: 120, 0.5: 360, inf: 360})
+    # How much is left in the window of the engine that went depends on when this runs.
+    assert 240 <= round(chat.tpot_of.requests, 3) <= 375
+    parts = {bound: requests / chat.tpot_of.requests for bound, requests in chat.tpot_of.at_most}
+    assert parts == pytest.approx({0.05: 0.5, 0.1: 0.75, inf: 1})
     pack = reading.loads[PACK]
+    assert (pack.ttft_of, pack.tpot_of) == (Latencies(at_most=((0.1, 0.0), (inf, 0.0))), None)
     assert (pack.reporting, pack.running, pack.ttft_s, pack.gateway_waiting) == (2, 6.0, None, 4.0)
     lacking = "prompt_tok_s, generation_tok_s, input_tokens, output_tokens, itl_s, itl_p95_s, queue_s"
     assert pack.trouble == (

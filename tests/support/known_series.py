@@ -144,6 +144,16 @@ def known_world() -> World:
         total=counter(0.4),
         buckets={"0.1": counter(0), "0.5": counter(1), "+Inf": counter(1)},
     )
+    # Of single requests: one engine restarted half a minute ago, one went a minute ago, the new one is too old to tell.
+    for engines, since in ((first, {"reset": -30}), (world.engine("chat-3"), {"until": -60})):
+        rates = {"0.05": 1.0, "0.1": 1.5, "+Inf": 2.0}
+        histogram(
+            world,
+            "vllm:request_time_per_output_token_seconds",
+            engines,
+            total=counter(0.1, **since),
+            buckets={bound: counter(rate, **since) for bound, rate in rates.items()},
+        )
     # The new one is an old version.
     both = {"0.05": counter(10), "0.1": counter(10), "+Inf": counter(10)}
     histogram(world, "vllm:inter_token_latency_seconds", first, total=counter(0.2), buckets=both)

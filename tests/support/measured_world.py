@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from math import inf
 
 from slmpack.adapters.measuring import MetricsSettings
 from slmpack.adapters.metric_names import MetricNames
 from slmpack.adapters.prometheus import PrometheusClient, PrometheusSettings
 from slmpack.adapters.prometheus_loads import PrometheusLoads
 from slmpack.adapters.promql import DEPLOYMENT, EngineQueries, gateway_query, gpu_queries
-from slmpack.domain.load import LoadSample
+from slmpack.domain.load import Latencies, LoadSample
 from slmpack.domain.snapshot import Key
 from slmpack.ports import EnginePod, Watched
 from tests.support.fake_clock import FakeClock
@@ -23,12 +24,14 @@ __all__ = [
     "GATEWAY",
     "GPU",
     "HEALTHY",
+    "LATENCIES",
     "NAMES",
     "QUERIES",
     "TIMEOUT",
     "WATCHED",
     "WINDOWS",
     "World",
+    "by_bound",
     "engine",
     "healthy_world",
     "make_source",
@@ -52,12 +55,23 @@ WINDOWS = {
 }  # fmt: skip
 
 
+LATENCIES = {
+    "ttft_of": ("ttft_buckets", {"0.1": 40.0, "0.5": 119.5, "+Inf": 120.0}),
+    "tpot_of": ("tpot_buckets", {"0.025": 90.0, "0.05": 100.0, "+Inf": 100.0}),
+}
+
+
 def engine(pod: str, port: int = 8000) -> dict[str, str]:
     return {"namespace": "team", "pod": pod, "instance": f"10.0.0.1:{port}", "engine": "0"}
 
 
 def of_chat(value: float | str) -> Vector:
     return [({"namespace": "team", DEPLOYMENT: "chat"}, value)]
+
+
+def by_bound(requests: Mapping[str, float | str]) -> Vector:
+    """In no order, as Prometheus answers."""
+    return [({"namespace": "team", DEPLOYMENT: "chat", "le": le}, requests[le]) for le in reversed(list(requests))]
 
 
 def per_engine(*values: float | str) -> Vector:
@@ -114,6 +128,8 @@ async def healthy_world() -> AsyncIterator[World]:
         found.say(QUERIES.kv_usage(), per_engine(0.5, 0.75))
         for query, value in WINDOWS.values():
             found.say(getattr(QUERIES, query)(), of_chat(value))
+        for query, requests in LATENCIES.values():
+            found.say(getattr(QUERIES, query)(), by_bound(requests))
         gpu = {"UUID": "GPU-a", "Hostname": "node-a"}
         found.say(GPU["seen"], [(gpu, server.now - 10)])
         found.say(GPU["energy_w"], [(gpu, 310.0)])
@@ -126,6 +142,8 @@ async def healthy_world() -> AsyncIterator[World]:
 
 HEALTHY = LoadSample(
     at=FakeClock().now() - timedelta(seconds=5), reporting=2, running=6.0, waiting=1.0, kv_usage=0.75, gateway_waiting=7.0,
+    ttft_of=Latencies(at_most=((0.1, 40.0), (0.5, 119.5), (inf, 120.0))),
+    tpot_of=Latencies(at_most=((0.025, 90.0), (0.05, 100.0), (inf, 100.0))),
     **{field: value for field, (_, value) in WINDOWS.items()},  # type: ignore[arg-type]
 )  # fmt: skip
 

@@ -13,9 +13,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
-from slmpack.domain.load import GpuReading, LoadSample
+from slmpack.domain.load import GpuReading, Latencies, LoadSample
 from slmpack.domain.reasons import Problem, Reason
 from slmpack.domain.snapshot import Key
 from slmpack.ports import Clock, EnginePod, Watched
@@ -118,11 +118,11 @@ FULL = 1.001
 """A KV cache cannot be fuller, but for rounding."""
 OVERFULL = Unknown("a KV cache more than full")
 NOT_EVERY_REPLICA = Unknown("not every replica tells it")
-Found = float | Unknown | None
+Found = float | Latencies | Unknown | None
 """None: there is nothing to know, as no request came."""
 
 
-def sort_out(found: Mapping[str, Found]) -> tuple[dict[str, float | None], tuple[str, ...]]:
+def sort_out(found: Mapping[str, Found]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """What is known of these fields of LoadSample, and one sentence for each cause for which some are not."""
     known = {name: value for name, value in found.items() if not isinstance(value, Unknown)}
     causes: dict[str, list[str]] = defaultdict(list)

@@ -1,8 +1,10 @@
 """What vLLM, dcgm-exporter and Prometheus call things: every metric and label name, each of them configurable.
 
 vLLM's names were read on a running 0.32; of each pair the older one is gone since 0.12 (gpu_cache_usage_perc) or 0.15
-(time_per_output_token_seconds). dcgm-exporter's are those of its default list of counters; DCGM 4.6 renames its fields
-and keeps the old names as aliases, so either may be in a user's list.
+(time_per_output_token_seconds). request_time_per_output_token_seconds is another thing: a request counts once in it,
+not each of its tokens. By the title of vLLM's pull request it came with inter_token_latency_seconds, which 0.10.2 has;
+it was read on 0.32 only. dcgm-exporter's are those of its default list of counters; DCGM 4.6 renames its fields and
+keeps the old names as aliases, so either may be in a user's list.
 """
 
 from __future__ import annotations
@@ -67,6 +69,8 @@ class EngineNames(_Names):
     request_generation_tokens: Metrics = ("vllm:request_generation_tokens",)
     ttft: Metrics = ("vllm:time_to_first_token_seconds",)
     itl: Metrics = ("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds")
+    tpot: Metrics = ("vllm:request_time_per_output_token_seconds",)
+    """Of a request the mean over its further tokens, told when it ends; not before about 0.10.2."""
     queue_time: Metrics = ("vllm:request_queue_time_seconds",)
 
 

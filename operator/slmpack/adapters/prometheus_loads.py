@@ -13,9 +13,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from slmpack.adapters.gpu_readings import gpu_readings
+from slmpack.adapters.latencies import latencies_of
 from slmpack.adapters.loads import (
     FULL,
     NOT_EVERY_REPLICA,
@@ -30,7 +31,7 @@ from slmpack.adapters.loads import (
 from slmpack.adapters.metric_names import MetricNames
 from slmpack.adapters.prometheus import PrometheusClient, Series
 from slmpack.adapters.promql import DEPLOYMENT, NOW, EngineQueries, gateway_query, gpu_queries
-from slmpack.domain.load import SHORT, LoadSample
+from slmpack.domain.load import SHORT, Latencies, LoadSample
 from slmpack.domain.snapshot import Key
 from slmpack.ports import Clock, EnginePod, PortError, Unavailable, Watched
 
@@ -67,6 +68,8 @@ MEANS = {
 """NaN where no request came: then there is nothing to know."""
 SPARSE = {"arrivals_now_s": "arrivals_now"}
 """No series where scrapes are far apart, which is no trouble."""
+LATENCIES = {"ttft_of": "ttft_buckets", "tpot_of": "tpot_buckets"}
+"""No series where engines are too old to have the histogram, which is no trouble."""
 GAUGES = ("running", "waiting", HIGHEST)
 
 T = TypeVar("T")
@@ -93,6 +96,7 @@ class _Round:
     """By pod: when each of its engines was scraped that was scraped lately."""
     gauges: Mapping[str, Mapping[_Engine, float] | PortError]
     windows: Mapping[str, Mapping[Key, float] | PortError]
+    latencies: Mapping[str, Mapping[Key, Latencies | Unknown | None] | PortError]
     gateway: Mapping[Key, float | PortError]
     asked: frozenset[Key]
     """About whom the gateway was asked."""
@@ -165,7 +169,7 @@ class PrometheusLoads:
 
     def _questions(self, watched: Watched) -> dict[str, str]:
         queries = EngineQueries(names=self._names, deployments=tuple(sorted(watched.deployments)))
-        fields = {**{name: name for name in GAUGES}, **SUMS, **HISTORY, **MEANS, **SPARSE}
+        fields = {**{name: name for name in GAUGES}, **SUMS, **HISTORY, **MEANS, **SPARSE, **LATENCIES}
         questions = {field: getattr(queries, query)() for field, query in fields.items()}
         questions |= {f"{GPU}{name}": text for name, text in gpu_queries(self._names).items()}
         if self._gateway:
@@ -183,6 +187,7 @@ class PrometheusLoads:
                 scraped[engine.pod][engine] = then
         gauges = {name: _mapped(answers[name], lambda it: dict(self._engines(it))) for name in GAUGES}
         windows = {name: _mapped(answers[name], _by_deployment) for name in (*SUMS, *HISTORY, *MEANS, *SPARSE)}
+        latencies = {name: _mapped(answers[name], _latencies) for name in LATENCIES}
         gateway: dict[Key, float | PortError] = {}
         for number, keys in enumerate(_batches(watched.scaled)):
             answer = answers.get(f"{GATEWAY}{number}", ())
@@ -193,6 +198,7 @@ class PrometheusLoads:
             scraped=scraped,
             gauges=gauges,
             windows=windows,
+            latencies=latencies,
             gateway=gateway,
             asked=watched.scaled if self._gateway else frozenset(),
         )
@@ -232,7 +238,7 @@ def _sample(key: Key, pods: list[EnginePod], about: _Round) -> LoadSample:
     engines = {engine: then for pod in pods for engine, then in about.scraped.get(pod.key, {}).items()}
     servers = Counter(pod for pod, _ in {(it.pod, it.instance) for it in engines})
     counted = count_replicas(pods, servers, now=about.now)
-    known: dict[str, float | None] = {}
+    known: dict[str, Any] = {}
     troubles = why_partial(counted, pods)
     if not troubles:
         known, troubles = _known(key, tuple(engines), about)
@@ -247,11 +253,13 @@ def _sample(key: Key, pods: list[EnginePod], about: _Round) -> LoadSample:
     )
 
 
-def _known(key: Key, engines: tuple[_Engine, ...], about: _Round) -> tuple[dict[str, float | None], tuple[str, ...]]:
+def _known(key: Key, engines: tuple[_Engine, ...], about: _Round) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Fields of LoadSample, and a sentence for each cause for which some are unknown."""
-    found = {name: _gauge(about.gauges[name], engines, highest=name == HIGHEST) for name in GAUGES}
+    found: dict[str, Found] = {name: _gauge(about.gauges[name], engines, highest=name == HIGHEST) for name in GAUGES}
     found |= {field: _window(about.windows[field], key) for field in (*SUMS, *HISTORY)}
     found |= {field: _window(about.windows[field], key, nan_is_nothing=True) for field in MEANS}
+    for field, answer in about.latencies.items():
+        found[field] = Unknown(str(answer)) if isinstance(answer, PortError) else answer.get(key)
     known, troubles = sort_out(found)
     sparse = {field: _window(about.windows[field], key) for field in SPARSE}
     known |= {field: value for field, value in sparse.items() if isinstance(value, float)}
@@ -303,6 +311,14 @@ def _mapped(answer: tuple[Series, ...] | PortError, read: Callable[[tuple[Series
 
 def _by_deployment(answer: tuple[Series, ...]) -> dict[Key, float]:
     return {Key(it.labels.get("namespace", ""), it.labels.get(DEPLOYMENT, "")): it.value for it in answer}
+
+
+def _latencies(answer: tuple[Series, ...]) -> dict[Key, Latencies | Unknown | None]:
+    buckets: dict[Key, list[tuple[str, float]]] = defaultdict(list)
+    for it in answer:
+        key = Key(it.labels.get("namespace", ""), it.labels.get(DEPLOYMENT, ""))
+        buckets[key].append((it.labels.get("le", ""), it.value))
+    return {key: latencies_of(increases) for key, increases in buckets.items()}
 
 
 def _batches(keys: Iterable[Key]) -> Iterable[list[Key]]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from slmpack.adapters.metric_names import MetricNames
-from slmpack.domain.load import LONG, PEAK, RECENT, SHORT
+from slmpack.domain.load import LATE, LONG, PEAK, RECENT, SHORT
 from slmpack.domain.snapshot import Key
 
 __all__ = [
@@ -137,6 +137,14 @@ class EngineQueries:
         """Mean time in the queue over SHORT, seconds; NaN without a request."""
         return self._mean(self.names.engine.queue_time, SHORT)
 
+    def ttft_buckets(self) -> str:
+        """By `le`: requests that had their first token within LATE, that late or sooner."""
+        return self._buckets(self.names.engine.ttft)
+
+    def tpot_buckets(self) -> str:
+        """By `le`: requests that ended within LATE, whose further tokens took that long each or less in the mean."""
+        return self._buckets(self.names.engine.tpot)
+
     @property
     def _chosen(self) -> str:
         labels = self.names.labels
@@ -186,8 +194,13 @@ class EngineQueries:
         return f"{total} / {count}"
 
     def _quantile(self, names: tuple[str, ...]) -> str:
-        buckets = self._rate((f"{name}_bucket" for name in names), SHORT, "le")
-        return f"histogram_quantile({QUANTILE}, {self._by_deployment(buckets, 'le')})"
+        return f"histogram_quantile({QUANTILE}, {self._bucket_rates(names, SHORT)})"
+
+    def _buckets(self, names: tuple[str, ...]) -> str:
+        return f"{self._bucket_rates(names, LATE)} * {_seconds(LATE)}"
+
+    def _bucket_rates(self, names: tuple[str, ...], window: timedelta) -> str:
+        return self._by_deployment(self._rate((f"{name}_bucket" for name in names), window, "le"), "le")
 
 
 def gpu_queries(names: MetricNames) -> dict[str, str]:

@@ -166,6 +166,8 @@ def _scale(status: ScalingStatus | None) -> ScaleState | None:
         hold_s=status.hold_seconds,
         busy=status.last_request_time,
         start_s=status.start_seconds,
+        correction=status.correction,
+        corrected=status.corrected_at,
     )
 
 

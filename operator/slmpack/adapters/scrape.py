@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 import aiohttp
 
@@ -110,7 +111,7 @@ class ReplicaScraper:
     def _sample(self, key: Key, all_pods: tuple[EnginePod, ...], heard: Mapping[Key, int], now: float) -> LoadSample:
         pods = tuple(pod for pod in all_pods if pod.deployment == key)
         counted = count_replicas(pods, heard, now=self._clock.now())
-        known: dict[str, float | None] = {}
+        known: dict[str, Any] = {}
         troubles = why_partial(counted, pods)
         if not troubles:
             found = figures_of([ring for ring in self._rings.values() if ring.deployment == key], now)

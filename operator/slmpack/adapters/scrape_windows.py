@@ -15,9 +15,10 @@ from itertools import pairwise
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from slmpack.adapters.latencies import latencies_of
 from slmpack.adapters.loads import FULL, NOT_EVERY_REPLICA, OVERFULL, Found, Unknown
 from slmpack.adapters.metric_names import EngineNames
-from slmpack.domain.load import LONG, PEAK, RECENT, SHORT
+from slmpack.domain.load import LATE, LONG, PEAK, RECENT, SHORT
 from slmpack.domain.snapshot import Key
 
 __all__ = ["Figures", "History", "Ring", "figures_of", "read_figures"]
@@ -26,6 +27,7 @@ SLACK = 1.0
 """Seconds by which a round may be late and still be within its window."""
 HISTOGRAMS = ("request_prompt_tokens", "request_generation_tokens", "ttft", "itl", "queue_time")
 QUANTILES = ("ttft", "itl")
+BUCKETS_ONLY = ("tpot",)
 FIGURES = tuple(EngineNames.model_fields)
 BUCKET = "_bucket"
 QUANTILE = 0.95
@@ -52,7 +54,7 @@ class Ring:
     counters: Scrapes = field(default_factory=deque)
     """Over PEAK."""
     buckets: Scrapes = field(default_factory=deque)
-    """Over SHORT: they are many."""
+    """Over LATE: they are many."""
 
     def add(self, at: float, figures: Figures) -> None:
         """A new scrape."""
@@ -62,7 +64,7 @@ class Ring:
     def forget(self, now: float) -> bool:
         """Drop what no window holds any more; False if nothing is left."""
         _drop(self.counters, now - _seconds(PEAK))
-        _drop(self.buckets, now - _seconds(SHORT))
+        _drop(self.buckets, now - _seconds(LATE))
         return bool(self.counters)
 
     @property
@@ -124,6 +126,8 @@ def read_figures(text: str, names: EngineNames) -> Figures:
 
 
 def _parts(figure: str) -> tuple[str, ...]:
+    if figure in BUCKETS_ONLY:
+        return (BUCKET,)
     if figure not in HISTOGRAMS:
         return ("",)
     return ("_sum", "_count", BUCKET) if figure in QUANTILES else ("_sum", "_count")
@@ -160,6 +164,8 @@ def figures_of(rings: Sequence[Ring], now: float) -> dict[str, Found]:
         "itl_s": _mean(rings, "itl", now, SHORT),
         "itl_p95_s": _quantile(rings, "itl", now),
         "queue_s": _mean(rings, "queue_time", now, SHORT),
+        "ttft_of": _late(rings, "ttft", now),
+        "tpot_of": _late(rings, "tpot", now),
     }
 
 
@@ -228,6 +234,28 @@ def _interpolated(buckets: list[tuple[float, float]]) -> float | None:
             return low if math.isinf(bound) else low + (bound - low) * (wanted - below) / (count - below)
         low, below = bound, count
     return low
+
+
+def _late(rings: Iterable[Ring], name: str, now: float) -> Found:
+    """None too where no engine has the histogram. Of engines of two versions the bounds that both have are told."""
+    grown = [it for it in (_bucket_growth(ring.buckets, f"{name}{BUCKET}:", now) for ring in rings) if it]
+    bounds = set[str]().union(*grown).intersection(*grown)
+    return latencies_of((bound, sum(it[bound] for it in grown)) for bound in bounds)
+
+
+def _bucket_growth(scrapes: Scrapes, prefix: str, now: float) -> dict[str, float]:
+    """By bound, over LATE; empty without two scrapes. Where one bucket falls, all of the engine's began anew."""
+    inside = _within(scrapes, now, LATE)
+    seen = [
+        {name.removeprefix(prefix): value for name, value in figures.items() if name.startswith(prefix)}
+        for _, figures in inside
+    ]
+    grown = dict.fromkeys(seen[-1], 0.0) if len(seen) > 1 else {}
+    for before, after in pairwise(seen):
+        anew = any(after.get(bound, 0.0) < value for bound, value in before.items())
+        for bound in grown:
+            grown[bound] += after.get(bound, 0.0) - (0.0 if anew else before.get(bound, 0.0))
+    return grown
 
 
 def _growth(scrapes: Scrapes, name: str, now: float, window: timedelta) -> float | None:

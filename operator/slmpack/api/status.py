@@ -212,6 +212,10 @@ class ScalingStatus(StatusModel):
     """When a request was last seen; kept up to date with min 0, to within a tenth of scaleToZeroAfterSeconds."""
     start_seconds: Annotated[float, Field(ge=0)] | None = None
     """Median of the measured starts of a replica."""
+    correction: Annotated[float, Field(ge=0)] | None = None
+    """How many times slower than modelled the replicas are, as learned from latencies and late requests."""
+    corrected_at: AwareDatetime | None = None
+    """When that last changed."""
     figures: Annotated[Items[FigureStatus], Field(max_length=FIGURES_MAX)] = ()
     """The numbers that led to the decision."""
 

@@ -9,14 +9,14 @@ import difflib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from slmpack.cli.manifests import BadFileError
-from slmpack.domain.load import GpuReading, LoadSample
+from slmpack.domain.load import GpuReading, Latencies, LoadSample
 from slmpack.domain.snapshot import Key
 
 __all__ = ["Measured", "read_loads"]
@@ -24,7 +24,8 @@ __all__ = ["Measured", "read_loads"]
 Json = dict[str, Any]
 
 LARGEST_BYTES = 2**24
-NUMBERS = frozenset(field.name for field in fields(LoadSample)) - {"at", "reporting", "trouble"}
+HISTOGRAMS = frozenset({"ttft_of", "tpot_of"})
+NUMBERS = frozenset(field.name for field in fields(LoadSample)) - {"at", "reporting", "trouble"} - HISTOGRAMS
 GPU_NUMBERS = frozenset({"power_w", "gr_engine_active", "dram_active"})
 PARTS = (".kv_usage", ".gr_engine_active", ".dram_active")
 
@@ -69,14 +70,34 @@ def _yaml(path: str) -> object:
 
 
 def _sample(body: Json, place: str, now: datetime) -> LoadSample:
-    _known(body, NUMBERS | {"reporting"}, place)
+    _known(body, NUMBERS | HISTOGRAMS | {"reporting"}, place)
     reporting = body.get("reporting")
     if not isinstance(reporting, int) or isinstance(reporting, bool) or reporting < 0:
         raise BadFileError(
             f"{place}.reporting: {_shown(reporting)} is not the number of replicas that this is measured of"
         )
     numbers: dict[str, Any] = {name: _number(body[name], f"{place}.{name}") for name in body if name in NUMBERS}
-    return LoadSample(at=now, reporting=reporting, **numbers)
+    histograms: dict[str, Any] = {
+        name: _latencies(body[name], f"{place}.{name}") for name in body if name in HISTOGRAMS
+    }
+    return LoadSample(at=now, reporting=reporting, **numbers, **histograms)
+
+
+def _latencies(value: object, place: str) -> Latencies | None:
+    """{0.5: 90, 1: 99, +Inf: 100}: requests at or below each latency in seconds, as vLLM's buckets count them."""
+    if value is None:
+        return None
+    try:
+        found = tuple((float(bound), float(count)) for bound, count in _mapping(value, place).items())
+    except (TypeError, ValueError):
+        found = ()
+    latencies = Latencies(at_most=found)
+    if not latencies.rises or not all(0 <= count < inf for _, count in found):
+        raise BadFileError(
+            f"{place}: must be requests at or below each latency in seconds, rising up to +Inf, for instance "
+            f"{{0.5: 90, 1: 99, +Inf: 100}}; got {_shown(value)}"
+        )
+    return latencies
 
 
 def _reading(body: Json, place: str, now: datetime) -> GpuReading:

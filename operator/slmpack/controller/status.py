@@ -128,6 +128,8 @@ def _scaling(told: Told) -> ScalingStatus:
         hold_seconds=state.hold_s,
         last_request_time=state.busy,
         start_seconds=state.start_s,
+        correction=state.correction,
+        corrected_at=state.corrected,
         figures=tuple(
             FigureStatus(name=clip(it.name, SHORT), value=it.value, unit=clip(it.unit, SHORT), basis=it.basis)
             for it in note.figures[:FIGURES_MAX]

@@ -25,6 +25,13 @@ class Correction:
     """Of every modelled time; 1 where nothing can be compared."""
     figures: tuple[Figure, ...] = ()
 
+    def remembered(self, factor: float | None) -> Correction:
+        """As learned, where anything was: a measurement of this moment is a part of that."""
+        if factor is None:
+            return self
+        own = Figure(name="correction", value=factor, unit="", basis="calibrated")
+        return replace(self, factor=factor, figures=(*(it for it in self.figures if it.name != own.name), own))
+
     def careful(self, late: float, policy: ScalePolicy) -> Correction:
         """For ends: where nothing can be compared, the model may be as far off as the policy's `unmeasured`."""
         if self.figures:
@@ -99,7 +106,7 @@ def correct(layout: Layout, sample: LoadSample, modelled: Goodput) -> Correction
     if batch < policy.least_batch:
         return Correction()
     expected = _latency(layout, modelled.mix, rounded(batch, policy.mix_step))
-    ratio = min(policy.correction_high, max(policy.correction_low, sample.itl_s / expected))
+    ratio = policy.bounded(sample.itl_s / expected) or 1.0
     if ratio < 1.0:
         ratio = 1.0 - (1.0 - ratio) * min(1.0, batch / each.most)
     factor = rounded(ratio, policy.mix_step)

@@ -8,15 +8,69 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
+from math import exp, inf, log
 
-__all__ = ["LONG", "PEAK", "RECENT", "SHORT", "GpuReading", "LoadSample"]
+__all__ = ["LATE", "LONG", "PEAK", "RECENT", "SHORT", "GpuReading", "Latencies", "LoadSample"]
 
 SHORT = timedelta(minutes=1)
 """Rates and percentiles: four scrapes at Prometheus' usual 15 s."""
 RECENT = timedelta(seconds=30)
 """Arrivals over the last scrapes: two or three at 15 s."""
+LATE = timedelta(minutes=2)
+"""Latencies of single requests: long enough for some hundred of them, short enough to show what a change came to."""
 PEAK = timedelta(minutes=10)
 LONG = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latencies:
+    """Requests by one latency of theirs: the increase of vLLM's histogram over LATE."""
+
+    at_most: tuple[tuple[float, float], ...]
+    """Upper bound of a bucket in seconds, and the requests at or below it; both rise, the last bound is infinite."""
+
+    @property
+    def requests(self) -> float:
+        """All of them."""
+        return self.at_most[-1][1] if self.at_most else 0.0
+
+    @property
+    def rises(self) -> bool:
+        """Whether it is a histogram at all: bounds above 0 s and counts that rise, up to all of the requests."""
+        bounds, counts = [bound for bound, _ in self.at_most], [count for _, count in self.at_most]
+        steady = all(one <= other for one, other in pairwise(counts))
+        return bool(bounds) and bounds[0] > 0 and bounds[-1] == inf and steady and bounds == sorted(set(bounds))
+
+    def over(self, bound_s: float) -> float | None:
+        """Part of the requests above a bound; None without a request, and for a bound within the first bucket.
+
+        Within a bucket the part falls as a power of the latency (a straight line between logarithms), as tails do: a
+        line would count most of a wide bucket as late. Where no request is above the bucket, half a one is taken there.
+        Beyond the last finite bound all that is above that one counts.
+        """
+        count, lower, before = self.requests, 0.0, 1.0
+        if not count > 0:
+            return None
+        for upper, within in self.at_most:
+            after = 1.0 - within / count
+            if bound_s <= upper:
+                return _between(bound_s, (lower, before), (upper, max(after, 0.0)), least=0.5 / count)
+            lower, before = upper, after
+        return None
+
+
+def _between(at_s: float, low: tuple[float, float], high: tuple[float, float], *, least: float) -> float | None:
+    """The part above a latency, of the parts above the bounds of its bucket."""
+    (lower, before), (upper, after) = low, high
+    if at_s == upper:
+        return after
+    if lower <= 0.0:
+        return None
+    if before <= 0.0 or upper == inf:
+        return max(0.0, before)
+    way = log(at_s / lower) / log(upper / lower)
+    return exp(log(before) + way * log(max(after, min(before, least)) / before))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +113,10 @@ class LoadSample:
     itl_p95_s: float | None = None
     queue_s: float | None = None
     """Mean time in the queue over SHORT."""
+    ttft_of: Latencies | None = None
+    """By the time to first token; of requests that had theirs within LATE."""
+    tpot_of: Latencies | None = None
+    """By the mean time of each further token; of requests that ended within LATE."""
     gateway_waiting: float | None = None
     """Requests that a gateway holds, or could not hand over within SHORT; None where no gateway is asked."""
     trouble: tuple[str, ...] = ()

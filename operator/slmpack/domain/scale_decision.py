@@ -58,6 +58,11 @@ class ScaleState:
     """When a request was last seen; None: not known."""
     start_s: float | None = None
     """Median of the measured starts, seconds; None: none was measured."""
+    correction: float | None = None
+    """How many times slower than modelled the replicas are, as learned from latencies and late requests; None: nothing
+    was learned."""
+    corrected: datetime | None = None
+    """When that last changed."""
 
 
 class FigureName:

@@ -109,6 +109,7 @@ def _seconds(state: ScaleState) -> ScaleState:
         lower_since=_second(state.lower_since),
         higher_since=_second(state.higher_since),
         busy=_second(state.busy),
+        corrected=_second(state.corrected),
     )
 
 

@@ -27,6 +27,7 @@ class Paced:
 
 def pace(  # noqa: PLR0913 - what a change depends on
     target: int,
+    surely: int,
     state: ScaleState,
     scaling: ScalingSpec,
     *,
@@ -37,7 +38,8 @@ def pace(  # noqa: PLR0913 - what a change depends on
 ) -> Paced:
     """Let `target`, another number than `current`, become the number as fast as the spec allows.
 
-    `late`: how late a start is for a burst, 0 to 1.
+    `surely`: a number, no less than a lower target, to which no mistake of before holds back. `late`: how late a start
+    is for a burst, 0 to 1.
     """
     if target > current:
         since = state.higher_since or now
@@ -49,7 +51,13 @@ def pace(  # noqa: PLR0913 - what a change depends on
         return Paced(desired=desired, state=_changed(learned, desired, now, went_up=True), waits=None)
     since = state.lower_since or now
     window = max(scaling.down.stabilisation, timedelta(seconds=(state.hold_s or 0.0) * late**2))
-    left = max(window - (now - since), _settling(state, scaling, late, policy) - (now - (state.changed or since)))
+    least = max(
+        scaling.down.stabilisation - (now - since),
+        _settling(state, scaling, late, policy) - (now - (state.changed or since)),
+    )
+    left = max(window - (now - since), least)
+    if left > timedelta(0) >= least and surely < current:
+        target, left = surely, least
     if left > timedelta(0):
         return Paced(desired=current, state=replace(state, lower_since=since, higher_since=None), waits=left)
     desired = _stepped(target, current, scaling.down.most_step)

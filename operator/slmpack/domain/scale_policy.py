@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from math import isfinite
 
 __all__ = ["ScalePolicy"]
 
@@ -39,14 +40,29 @@ class ScalePolicy:
     """After a rise none ends for so long times the lateness of a start: ten minutes with starts of 45 s."""
     least_ended: float = 200.0
     """Requests whose mean length is known to within a tenth or so: lengths spread about as far as their mean."""
+    surely_less: float = 1.4
+    """After a mistake an end need not wait where fewer replicas would carry so many times the demand: that is a load
+    that fell, and no chance."""
     slack: float = 1.1
     """What fewer replicas must carry over the demand before others end: half of what a model may be off is not enough
     to tell, and a tenth keeps the two thresholds apart."""
     correction_low: float = 0.75
     """A measured latency makes modelled times no shorter than this part of themselves, as that is seen under little
     load,"""
-    correction_high: float = 1.5
+    correction_high: float = 2.0
     """and no longer than this: bursts of long prompts were seen to take so much more than the mean of the model."""
+    ease_s: float = 120.0
+    """A step of what was learned is forgotten in so long at the soonest: a burst comes back after a lull."""
+    late_part: float = 0.01
+    """Of the requests, that may miss a bound before that counts; a percentile of 95 is what the spec promises."""
+    least_late: float = 3.0
+    """Requests: fewer late ones are chance."""
+    late_step: float = 1.1
+    """Late requests make modelled times so many times longer, once for each LATE that has them."""
+    slight_part: float = 0.3
+    """Of `late_part`: with more requests late than that nothing is forgotten."""
+    late_load: float = 0.5
+    """Of the modelled capacity: under less load late requests call for no replica at once."""
     unmeasured: float = 1.3
     """Before replicas end, modelled times count as so many times as long where no latency of a batch is measured."""
     care: float = 2.0
@@ -69,3 +85,9 @@ class ScalePolicy:
     """Headroom where it opens no GPU: shares of an open GPU cost nothing more until twice the load is carried."""
     most_drain_s: float = 60.0
     """What waits is to be gone by then at the latest."""
+
+    def bounded(self, correction: float | None) -> float | None:
+        """Within what a model may be off."""
+        if correction is None or not isfinite(correction):
+            return None
+        return min(self.correction_high, max(self.correction_low, correction))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
-from slmpack.domain.load import LoadSample
+from slmpack.domain.load import Latencies, LoadSample
 from slmpack.domain.scale_policy import ScalePolicy
 from slmpack.domain.snapshot import Key, Snapshot
 
@@ -16,7 +16,10 @@ _NOTHING = 1e-9
 """Requests a second: sums of rates are not exactly 0."""
 _MOST = 1e9
 """Requests, tokens and seconds that are believed; more, fewer than none, and NaN are as good as unknown."""
-_NUMBERS = tuple(field.name for field in fields(LoadSample) if field.name not in {"at", "reporting", "trouble"})
+_LATENCIES = ("ttft_of", "tpot_of")
+_NUMBERS = tuple(
+    field.name for field in fields(LoadSample) if field.name not in {"at", "reporting", "trouble", *_LATENCIES}
+)
 _NEEDED = (
     ("running", "requests running"),
     ("waiting", "requests waiting"),
@@ -83,7 +86,13 @@ def _stale(sample: LoadSample, now: datetime, policy: ScalePolicy) -> str:
 def _possible(sample: LoadSample) -> LoadSample:
     """Without the values that cannot be."""
     odd: dict[str, Any] = {name: None for name in _NUMBERS if not _is_known(getattr(sample, name))}
+    odd |= {name: None for name in _LATENCIES if not _is_histogram(getattr(sample, name))}
     return replace(sample, **odd)
+
+
+def _is_histogram(of: Latencies | None) -> bool:
+    """Or nothing at all."""
+    return of is None or (of.rises and all(_is_known(count) for _, count in of.at_most))
 
 
 def _at_the_gate(sample: LoadSample) -> LoadSample:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from slmpack.domain.headroom import Start
 from slmpack.domain.interval import Interval
+from slmpack.domain.load import SHORT
 from slmpack.domain.reasons import Reason
 from slmpack.domain.scale_decision import Figure, FigureName, ScaleDecision, ScaleState, ScalingSpec
+from slmpack.domain.scale_memory import Lateness, learned
 from slmpack.domain.scale_sight import Sight
 from slmpack.domain.snapshot import Demand, Policy
 
@@ -33,6 +35,18 @@ class Turn:
     sight: Sight
     now: datetime
     policy: Policy
+
+    @property
+    def settled(self) -> bool:
+        """The last change shows in what is measured over SHORT."""
+        changed = self.state.changed
+        return changed is None or self.now - changed >= SHORT + timedelta(seconds=self.start.seconds)
+
+    def learning(self, measured: float | None, late: Lateness | None) -> Turn:
+        """With what this turn says of how slow the replicas are, remembered; see scale_memory.learned."""
+        settled = self.settled and self.ready == self.current
+        state = learned(self.state, measured, late, settled=settled, now=self.now, policy=self.policy.scale)
+        return replace(self, state=state)
 
     def to(  # noqa: PLR0913 - a decision's fields
         self,

@@ -26,6 +26,8 @@ class Wish:
     """As many as that, or as fill the GPUs that they open; at least the present number."""
     down: int
     """What would do, and save something; at most the present number."""
+    surely: int
+    """What would do even if the demand to keep were `surely_less` times as much."""
     capacity_s: float
     """Requests a second of the present number."""
 
@@ -68,9 +70,18 @@ def wish_for(  # noqa: PLR0913 - what the numbers depend on
         wished = max(grown.replicas, _extrapolated(goodput, grown, load.up))
     if objective is not Objective.ENERGY:
         grown = _filled(grown, goodput, load.up * policy.fill_factor, limits)
-    keep = _least(layout, careful, load.keep, max(1, limits.least))
-    spare = keep if objective is Objective.ENERGY or crowded else _saving(layout, keep)
-    return Wish(wished=wished, up=max(current, grown.replicas), down=spare.replicas, capacity_s=capacity)
+
+    def spare(demand: float) -> int:
+        keep = _least(layout, careful, demand, max(1, limits.least))
+        return (keep if objective is Objective.ENERGY or crowded else _saving(layout, keep)).replicas
+
+    return Wish(
+        wished=wished,
+        up=max(current, grown.replicas),
+        down=spare(load.keep),
+        surely=spare(load.keep * policy.surely_less),
+        capacity_s=capacity,
+    )
 
 
 def _enough(layout: Layout, goodput: Goodput, demand: float) -> bool:

@@ -17,7 +17,9 @@ from slmpack.domain.inventory import GpuNode
 from slmpack.domain.load import PEAK, SHORT, LoadSample
 from slmpack.domain.performance import Unpredictable
 from slmpack.domain.reasons import Reason
+from slmpack.domain.scale_alarm import alarm_of
 from slmpack.domain.scale_decision import Figure, FigureName, ScaleDecision, ScaleState, ScalingSpec
+from slmpack.domain.scale_memory import lateness
 from slmpack.domain.scale_pace import Paced, pace
 from slmpack.domain.scale_policy import ScalePolicy
 from slmpack.domain.scale_sight import Sight, see
@@ -111,6 +113,8 @@ def _until(state: ScaleState, now: datetime, policy: ScalePolicy) -> ScaleState:
         busy=by(state.busy),
         hold_s=None if state.hold_s is None else min(state.hold_s, policy.hold_s),
         start_s=None if state.start_s is None else min(state.start_s, _DAY_S),
+        correction=policy.bounded(state.correction),
+        corrected=by(state.corrected),
     )
 
 
@@ -152,7 +156,10 @@ def _decide(turn: Turn, layout: Layout, sample: LoadSample, snapshot: Snapshot, 
     load = read_load(sample, turn.start, policy, young=turn.young)
     bounds = _tightened(demand.kept_bounds, policy.bound_part)
     modelled = Goodput(mix=mix, bounds=bounds, correction=Correction(), choice=turn.policy.choice, policy=policy)
-    correction = correct(layout.ready, sample, modelled) if turn.sight.known and not turn.young else Correction()
+    late = lateness(sample, demand.kept_bounds) if turn.sight.known else None
+    measured = correct(layout.ready, sample, modelled) if turn.sight.known and not turn.young else Correction()
+    turn = turn.learning(measured.factor if measured.figures else None, late)
+    correction = measured.remembered(turn.state.correction)
     goodput = modelled.corrected(correction)
     now = layout.with_replicas(max(1, turn.current))
     company = any(view.key != key and not isinstance(view.demand, Rejected) for view in snapshot.deployments)
@@ -170,21 +177,22 @@ def _decide(turn: Turn, layout: Layout, sample: LoadSample, snapshot: Snapshot, 
         return turn.to(1, Reason.WOKEN, "a request waits at the gateway, and no node is there to judge by: one replica")
     if isinstance(wish, Unpredictable):
         return turn.hold(Reason.HELD, f"what a replica carries cannot be predicted: {wish.reason}")
-    measured = measured_watts(snapshot.gpus, now=turn.now, policy=policy)
+    watts = measured_watts(snapshot.gpus, now=turn.now, policy=policy)
     found = _Found(
         turn=turn,
         layout=now,
         goodput=goodput,
         load=load,
         wish=wish,
-        watts=Watts(before=layout.with_replicas(turn.current), goodput=goodput, measured=measured, now_s=load.now),
+        watts=Watts(before=layout.with_replicas(turn.current), goodput=goodput, measured=watts, now_s=load.now),
         figures=(
             *_figures(wish, load, now, mix.input_tokens, mix.output_tokens, basis),
             *correction.figures,
+            *(() if late is None else (late.figure,)),
             *strangers_on(layout, snapshot, policy=policy),
         ),
     )
-    return found.settle(_alarm(turn, sample, wish, load))
+    return found.settle(alarm_of(turn, sample, late, load_s=load.now, capacity_s=wish.capacity_s))
 
 
 def _tightened(bounds: Bounds, part: float) -> Bounds:
@@ -192,27 +200,6 @@ def _tightened(bounds: Bounds, part: float) -> Bounds:
         ttft_s=None if bounds.ttft_s is None else bounds.ttft_s * part,
         itl_s=None if bounds.itl_s is None else bounds.itl_s * part,
     )
-
-
-def _alarm(turn: Turn, sample: LoadSample, wish: Wish, load: Load) -> str:
-    """What says that the replicas carry less than the model thinks; empty where nothing does.
-
-    It counts once the last change shows, and only under a load that may be the cause: more replicas on a GPU slow each
-    other, so that an alarm that they cause themselves must not call for more.
-    """
-    policy, bounds = turn.policy.scale, turn.demand.kept_bounds
-    settled = turn.state.changed is None or turn.now - turn.state.changed >= SHORT + timedelta(
-        seconds=turn.start.seconds
-    )
-    if turn.ready != turn.current or not settled or load.now < policy.alarm_load * wish.capacity_s:
-        return ""
-    if sample.kv_usage is not None and sample.kv_usage >= policy.kv_alarm:
-        return f"the fullest KV cache is at {sample.kv_usage:.0%}"
-    if bounds.ttft_s is not None and sample.ttft_s is not None and sample.ttft_s > bounds.ttft_s:
-        return f"TTFT p95 is {sample.ttft_s:.2f} s, over {bounds.ttft_s:g} s"
-    if bounds.itl_s is not None and sample.itl_s is not None and sample.itl_s > bounds.itl_s:
-        return f"ITL is {sample.itl_s * 1000:.1f} ms, over {bounds.itl_s * 1000:g} ms"
-    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,6 +274,7 @@ class _Found:
         turn = self.turn
         return pace(
             target,
+            self.wish.surely,
             turn.state,
             turn.scaling,
             current=turn.current,

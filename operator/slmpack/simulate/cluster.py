@@ -111,6 +111,7 @@ class Cluster:
             prompt_tokens=engines["prompt"],
             generation_tokens=engines["generation"],
             ttft=Histograms(counts=world.ttft[live], sums=engines["ttft"]),
+            tpot=Histograms(counts=world.tpot[live], sums=engines["tpot"]),
             itl=Histograms(counts=world.itl[live], sums=engines["itl"]),
             queue=Histograms(counts=world.queue[live], sums=engines["queue"]),
             watts=world.boards["watts"].copy(),

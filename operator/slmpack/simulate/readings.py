@@ -63,6 +63,8 @@ class Scrape:
     generation_tokens: Ints
     ttft: Histograms
     """From the request's arrival at the replica (as vLLM measures; not the wait at the gateway)."""
+    tpot: Histograms
+    """By request that ended: the mean of its time for each further token; the buckets are those of `itl`."""
     itl: Histograms
     queue: Histograms
     watts: Floats

@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slmpack.domain.load import LONG, PEAK, RECENT, SHORT, GpuReading, LoadSample
+from slmpack.domain.load import LATE, LONG, PEAK, RECENT, SHORT, GpuReading, Latencies, LoadSample
 from slmpack.domain.snapshot import Key
-from slmpack.simulate.readings import ITL_BUCKETS, TTFT_BUCKETS, Scrape
+from slmpack.simulate.readings import ITL_BUCKETS, QUEUE_BUCKETS, TTFT_BUCKETS, Scrape
 from slmpack.simulate.windows import Series, histogram_quantile, quantile
 
 __all__ = ["EPOCH", "LAG_S", "SCRAPE_S", "GpuPlace", "Signals"]
@@ -35,15 +36,16 @@ POWER_WINDOW_S = 120.0
 PERCENTILE = 0.95
 HIGH = 0.99
 _RECENT, _SHORT = RECENT.total_seconds(), SHORT.total_seconds()
-_PEAK, _LONG = PEAK.total_seconds(), LONG.total_seconds()
+_LATE, _PEAK, _LONG = LATE.total_seconds(), PEAK.total_seconds(), LONG.total_seconds()
 
 Floats = NDArray[np.float64]
 
 COMPLETIONS, PROMPT, GENERATION, ITL_SUM, QUEUE_SUM = range(5)
-"""Places in a replica's vector of counters; the buckets of TTFT, ITL and queue time follow."""
+"""Places in a replica's vector of counters; the buckets of TTFT, ITL, queue time and time per output token follow."""
 TTFT = slice(5, 5 + len(TTFT_BUCKETS) + 1)
 ITL = slice(TTFT.stop, TTFT.stop + len(ITL_BUCKETS) + 1)
-QUEUE = slice(ITL.stop, None)
+QUEUE = slice(ITL.stop, ITL.stop + len(QUEUE_BUCKETS) + 1)
+TPOT = slice(QUEUE.stop, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +156,7 @@ class Signals:
         gauges = [
             value for it in one.replicas.values() if (value := it.gauges.last(seen, within_s=SCRAPE_S)) is not None
         ]
-        short, peak = _rates(one, seen, _SHORT), _rates(one, seen, _PEAK)
+        short, peak, late = (_rates(one, seen, window) for window in (_SHORT, _PEAK, _LATE))
         points = [(when, rate) for when, rate in one.arrivals if when <= now]
         long = [rate for when, rate in points if round(when / STEP_S) % LONG_STEPS == 0]
         none = None if gauges else 0.0
@@ -179,8 +181,16 @@ class Signals:
             itl_s=_mean_of(short, ITL_SUM, ITL),
             itl_p95_s=None if short is None else histogram_quantile(PERCENTILE, ITL_BUCKETS, short[ITL]),
             queue_s=_mean_of(short, QUEUE_SUM, QUEUE),
+            ttft_of=None if late is None else _latencies(TTFT_BUCKETS, late[TTFT]),
+            tpot_of=None if late is None else _latencies(ITL_BUCKETS, late[TPOT]),
             gateway_waiting=float(self._known(now).gateway_waiting[tenant]),
         )
+
+
+def _latencies(bounds: Sequence[float], rates: Floats) -> Latencies | None:
+    """None where no request was counted."""
+    within = np.cumsum(rates) * _LATE
+    return Latencies(at_most=tuple(zip((*bounds, inf), within.tolist(), strict=True))) if within[-1] > 0 else None
 
 
 def _or(value: float | None, other: float | None) -> float | None:
@@ -195,7 +205,8 @@ def _counters(scrape: Scrape, place: int) -> Floats:
         scrape.itl.sums[place],
         scrape.queue.sums[place],
     )
-    buckets = (scrape.ttft.counts[place], scrape.itl.counts[place], scrape.queue.counts[place])
+    histograms = (scrape.ttft, scrape.itl, scrape.queue, scrape.tpot)
+    buckets = (each.counts[place] for each in histograms)
     return np.concatenate([np.array(scalars, dtype=np.float64), *buckets])
 
 

@@ -54,7 +54,7 @@ _REQUEST = np.dtype(
 
 _ENGINE_FLOATS = (
     *("added", "ready_at", "ended", "start", "first", "grow", "end", "context", "pairs"),
-    *("rho", "memory", "compute", "ttft", "itl", "queue"),
+    *("rho", "memory", "compute", "ttft", "tpot", "itl", "queue"),
 )
 _ENGINE_INTS = (
     *("kind", "gpu", "tenant", "ready", "ending", "head", "tail", "waiting", "running", "blocks"),
@@ -65,7 +65,7 @@ _ENGINE = np.dtype([(name, np.float64) for name in _ENGINE_FLOATS] + [(name, np.
 more; `end` is when they are done. plan: iterations until a request is done or the blocks are. decoding, context, chunk,
 pairs: sequences that decode and their tokens, prompt tokens and the positions they look at. rho: part of the time that
 it would keep the device busy alone, as neighbours know it. memory, compute: what it uses of the catalogue's peaks.
-ttft, itl, queue: sums of its histograms."""
+ttft, tpot, itl, queue: sums of its histograms."""
 
 _KIND_FLOATS = (
     *("host_s", "sequence_s", "busy_s", "sequence_busy_s", "weights_s", "experts_s", "expert_missed", "token_s"),
@@ -108,6 +108,7 @@ class World(NamedTuple):
     """[tenant]: head, tail and number of the requests that wait at the gateway."""
     itl: Ints
     ttft: Ints
+    tpot: Ints
     queue: Ints
     """[engine, bucket]."""
     fine: Ints
@@ -182,6 +183,7 @@ def new_world(trace: Trace, boards: Sequence[Board], *, longest: Sequence[int], 
         gateway=gateway,
         itl=np.zeros((1, len(ITL_BUCKETS) + 1), dtype=np.int64),
         ttft=np.zeros((1, len(TTFT_BUCKETS) + 1), dtype=np.int64),
+        tpot=np.zeros((1, len(ITL_BUCKETS) + 1), dtype=np.int64),
         queue=np.zeros((1, len(QUEUE_BUCKETS) + 1), dtype=np.int64),
         fine=np.zeros((tenants, len(fine) + 1), dtype=np.int64),
         fine_bounds=fine,
@@ -205,6 +207,7 @@ def with_room(world: World, *, engines: int, places: int) -> World:
         services=_grown(world.services, (len(world.services), rows)),
         itl=_grown(world.itl, (rows, world.itl.shape[1])),
         ttft=_grown(world.ttft, (rows, world.ttft.shape[1])),
+        tpot=_grown(world.tpot, (rows, world.tpot.shape[1])),
         queue=_grown(world.queue, (rows, world.queue.shape[1])),
     )
 

@@ -96,6 +96,9 @@ def _produce(w: World, e: int, r: int, steps: int, end: float) -> int:
         waited = request["started"] - request["enter"]
         w.queue[e, bin_of(w.queue_bounds, waited)] += 1
         engine["queue"] += waited
+        each = (end - request["first"]) / max(1, request["made"] - 1)
+        w.tpot[e, bin_of(w.itl_bounds, each)] += 1
+        engine["tpot"] += each
         engine["completions"] += 1
         request["state"] = FINISHED
     return later

@@ -21,10 +21,12 @@ from tests.support.measured_world import (
     GATEWAY,
     GPU,
     HEALTHY,
+    LATENCIES,
     QUERIES,
     WATCHED,
     WINDOWS,
     World,
+    by_bound,
     engine,
     healthy_world,
     of_chat,
@@ -73,6 +75,16 @@ async def test_a_query_that_takes_too_long_leaves_its_field_unknown(world: World
     world.server.misbehave = hang
     assert await world.sample() == replace(
         HEALTHY, arrivals_mean_s=None, trouble=(f"arrivals_mean_s: {world.server.url} did not answer within 2 s",)
+    )
+
+
+async def test_latencies_that_are_refused_are_told(world: World) -> None:
+    async def refuse(_: web.Request, query: str) -> web.Response | None:
+        return web.Response(status=422, text="too many samples") if query == QUERIES.tpot_buckets() else None
+
+    world.server.misbehave = refuse
+    assert await world.sample() == replace(
+        HEALTHY, tpot_of=None, trouble=("tpot_of: the query is refused: too many samples",)
     )
 
 
@@ -143,6 +155,32 @@ DATA: dict[str, tuple[dict[str, Vector], LoadSample]] = {
         {QUERIES.ttft(): of_chat("NaN"), QUERIES.input_tokens(): of_chat("NaN")},
         replace(HEALTHY, ttft_s=None, input_tokens=None),
     ),
+    "engines too old to tell of single requests": ({QUERIES.tpot_buckets(): []}, replace(HEALTHY, tpot_of=None)),
+    "nobody tells of single requests": (
+        {QUERIES.ttft_buckets(): [], QUERIES.tpot_buckets(): []},
+        replace(HEALTHY, ttft_of=None, tpot_of=None),
+    ),
+    "single requests of strangers": (
+        {QUERIES.tpot_buckets(): [({"namespace": "other", DEPLOYMENT: "chat", "le": le}, 1.0) for le in ("0.1", "+Inf")]},
+        replace(HEALTHY, tpot_of=None),
+    ),
+    "buckets without bounds": ({QUERIES.tpot_buckets(): by_bound({"+Inf": 9})}, replace(HEALTHY, tpot_of=None)),
+    "NaN in buckets": (
+        {QUERIES.ttft_buckets(): by_bound({"0.1": "NaN", "+Inf": 120}), QUERIES.tpot_buckets(): by_bound({"0.1": 1, "+Inf": "NaN"})},
+        replace(HEALTHY, ttft_of=None, tpot_of=None, trouble=("ttft_of, tpot_of: buckets that cannot be",)),
+    ),
+    "no bucket with all requests": (
+        {QUERIES.tpot_buckets(): by_bound({"0.1": 1, "0.5": 2})},
+        replace(HEALTHY, tpot_of=None, trouble=("tpot_of: buckets that cannot be",)),
+    ),
+    "the same bucket twice": (
+        {QUERIES.tpot_buckets(): by_bound({"1": 90, "1.0": 90, "+Inf": 100})},
+        replace(HEALTHY, tpot_of=None, trouble=("tpot_of: buckets that cannot be",)),
+    ),
+    "a bucket with less than the one below": (
+        {QUERIES.tpot_buckets(): by_bound({"0.025": 90, "0.05": 89, "+Inf": 100})},
+        replace(HEALTHY, tpot_of=None, trouble=("tpot_of: buckets that cannot be",)),
+    ),
     "names that nobody exposes": (
         {QUERIES.ttft(): [], QUERIES.itl(): []},
         replace(HEALTHY, ttft_s=None, itl_s=None, trouble=(f"ttft_s, itl_s: {NOTHING}",)),
@@ -212,7 +250,7 @@ async def test_the_first_replica_is_unknown_until_it_has_been_scraped(world: Wor
 
 
 async def test_where_nothing_runs_the_loads_are_zero_and_the_gateway_counts(world: World) -> None:
-    for query in ("fresh", *(query for query, _ in WINDOWS.values())):
+    for query in ("fresh", *(query for query, _ in (*WINDOWS.values(), *LATENCIES.values()))):
         world.say(getattr(QUERIES, query)(), [])
     for pods in ((), (pod("chat-0", ready=0),)):
         world.watched = replace(WATCHED, pods=pods)

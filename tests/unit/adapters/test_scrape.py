@@ -25,10 +25,11 @@ from tests.support.pod_proxy import PodNetwork, PodProxy
 CHAT = Key("team", "chat")
 PERIOD = 15.0
 NONE = [0.0] * len(token_buckets(1000))
-TTFT, ITL, QUEUE = (
+TTFT, ITL, QUEUE, TPOT = (
     "vllm:time_to_first_token_seconds",
     "vllm:inter_token_latency_seconds",
     "vllm:request_queue_time_seconds",
+    "vllm:request_time_per_output_token_seconds",
 )
 OLD = {ITL: "vllm:time_per_output_token_seconds", "vllm:kv_cache_usage_perc": "vllm:gpu_cache_usage_perc"}
 IDLE = EngineFigures(
@@ -71,6 +72,7 @@ class Engine:
                 TTFT: _in_bucket(TTFT, 0.06, done, 0.05 * done),
                 ITL: _in_bucket(ITL, 0.05, 49 * done, 49 * 0.03 * done),
                 QUEUE: _in_bucket(QUEUE, 0.3, done, 0.2 * done),
+                TPOT: _in_bucket(TPOT, 0.05, done, 0.03 * done),
             },
         )  # fmt: skip
 
@@ -148,6 +150,36 @@ async def test_two_replicas_over_a_minute(world: World) -> None:
     }  # fmt: skip
     assert {name: getattr(sample, name) for name in expected} == pytest.approx(expected)
     assert (sample.reporting, sample.trouble, sample.at, sample.gateway_waiting) == (2, (), world.clock.now(), None)
+
+
+async def test_single_requests_are_those_of_two_minutes(world: World) -> None:
+    await world.start("chat-0")
+    await world.start("chat-1")
+    assert (await world.after(1, rate=2.0)).ttft_of is None, "two scrapes are needed"
+    assert _requests(await world.after(1, rate=2.0)) == (60, 60), "of a quarter of a minute"
+    await world.after(8, rate=2.0)
+    sample = await world.after(1, rate=2.0)
+    assert _requests(sample) == (480, 480), "of two minutes, though there are more"
+    assert sample.tpot_of is not None
+    expected = [(bound, 480.0 if bound >= 0.05 else 0.0) for bound in (*vllm_buckets(TPOT), float("inf"))]
+    assert list(sample.tpot_of.at_most) == expected
+    assert _requests(await world.after(8, rate=0.0)) == (0, 0), "two minutes later"
+
+
+def _requests(sample: LoadSample) -> tuple[float, float]:
+    assert sample.ttft_of is not None
+    assert sample.tpot_of is not None
+    return pytest.approx(sample.ttft_of.requests), pytest.approx(sample.tpot_of.requests)  # type: ignore[return-value]
+
+
+async def test_single_requests_of_an_engine_that_begins_anew_and_of_one_that_has_gone(world: World) -> None:
+    engine = await world.start("chat-0")
+    await world.start("chat-1")
+    await world.after(5, rate=2.0)
+    engine.figures = IDLE
+    world.gone.add("chat-1")
+    # Four quarters of a minute of the one that goes, five of the one that stays.
+    assert _requests(await world.after(1, rate=2.0)) == (30 * (4 + 5), 30 * (4 + 5))
 
 
 async def test_one_round_tells_the_present_only(world: World) -> None:
@@ -319,13 +351,16 @@ async def test_an_engine_of_an_older_version(world: World) -> None:
     def older(text: str) -> str:
         for new, old in OLD.items():
             text = text.replace(new, old)
-        return text
+        return "\n".join(line for line in text.splitlines() if TPOT not in line)
 
     engine = await world.start("chat-0")
     engine.text = older
     sample = await world.after(3, rate=2.0)
     assert sample.kv_usage == 0.4
     assert sample.itl_s == pytest.approx(0.03)
+    assert sample.tpot_of is None, "and nothing is wrong"
+    assert sample.ttft_of is not None
+    assert sample.trouble == ()
 
 
 def test_the_newer_name_counts_where_both_are_there() -> None:

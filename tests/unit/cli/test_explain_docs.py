@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slmpack.cli.loads_file import GPU_NUMBERS, NUMBERS
+from slmpack.cli.loads_file import GPU_NUMBERS, HISTOGRAMS, NUMBERS
 from tests.support.cli import slmpack
 
 ROOT = Path(__file__).parents[3]
@@ -41,4 +41,4 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
 def test_the_page_names_every_key_of_a_file_of_loads() -> None:
     rows = re.findall(r"^\| (`[^|]+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     named = {name.removeprefix("gpus[].") for row in rows for name in re.findall(r"`([^`]+)`", row)}
-    assert {*NUMBERS, *GPU_NUMBERS, "reporting", "node", "uuid", "pods"} <= named
+    assert {*NUMBERS, *HISTOGRAMS, *GPU_NUMBERS, "reporting", "node", "uuid", "pods"} <= named

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from slmpack.cli.loads_file import Measured, read_loads
 from slmpack.cli.manifests import BadFileError
 from slmpack.cli.preview import Preview, preview
-from slmpack.domain.load import GpuReading, LoadSample
+from slmpack.domain.load import GpuReading, Latencies, LoadSample
 from slmpack.domain.scale_decision import ScalingSpec
 from slmpack.domain.sharing import Mode
 from slmpack.domain.snapshot import DeploymentView, Key, Policy, Snapshot
@@ -37,6 +38,16 @@ def test_a_file_becomes_samples_and_readings_of_now(tmp_path: Path) -> None:
     assert read_loads(write(tmp_path, "e.yaml", {}), now=NOW) == Measured(loads={}, gpus=())
 
 
+def test_latencies_are_told_as_buckets(tmp_path: Path) -> None:
+    path = tmp_path / "l.yaml"
+    path.write_text(
+        "loads: {chat: {reporting: 1, ttft_of: {0.5: 90, 1: 99, +Inf: 100}, tpot_of: null}}", encoding="utf-8"
+    )
+    sample = read_loads(str(path), now=NOW).loads[CHAT]
+    assert sample.ttft_of == Latencies(at_most=((0.5, 90.0), (1.0, 99.0), (inf, 100.0)))
+    assert sample.tpot_of is None
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -55,6 +66,10 @@ def test_a_file_becomes_samples_and_readings_of_now(tmp_path: Path) -> None:
         ({"loads": {"chat": {**SAMPLE, "kv_usage": 62}}}, "chat.kv_usage: 62 is not a part from 0 to 1"),
         ({"loads": {"chat": {**SAMPLE, "running": -1}}}, "chat.running: -1 is not a number"),
         ({"loads": {"chat": {**SAMPLE, "running": float("nan")}}}, "chat.running: nan is not a number"),
+        ({"loads": {"chat": {**SAMPLE, "ttft_of": 3}}}, "chat.ttft_of: must be a mapping, got 3"),
+        ({"loads": {"chat": {**SAMPLE, "ttft_of": {"1": 3}}}}, "rising up to +Inf, for instance {0.5: 90, 1: 99, +Inf"),
+        ({"loads": {"chat": {**SAMPLE, "tpot_of": {"a": 3, "+Inf": 4}}}}, "chat.tpot_of: must be requests at or below"),
+        ({"loads": {"chat": {**SAMPLE, "tpot_of": {"1": None, "+Inf": 4}}}}, "chat.tpot_of: must be requests"),
         ({"gpus": {}}, None),
         ({"gpus": "many"}, "gpus must be a list of GPUs"),
         ({"gpus": [1]}, "gpus[0]: must be a mapping, got 1"),

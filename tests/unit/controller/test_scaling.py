@@ -37,6 +37,8 @@ DECISION = ScaleDecision(
         higher_since=NOW - timedelta(seconds=15),
         busy=NOW - timedelta(seconds=30),
         start_s=41.5,
+        correction=1.2155,
+        corrected=NOW - timedelta(minutes=3),
     ),
     known=True,
     figures=(Figure(name="demand", value=12.3456, unit="requests/s", basis="measured"),),
@@ -104,6 +106,8 @@ async def test_a_decision_is_in_status_and_comes_back_as_it_was(scene: Scene) ->
         "higherSince": "2026-11-21T11:59:45Z",
         "lastRequestTime": "2026-11-21T11:59:30Z",
         "startSeconds": 41.5,
+        "correction": 1.2155,
+        "correctedAt": "2026-11-21T11:57:00Z",
         "figures": [{"name": "demand", "value": 12.3, "unit": "requests/s", "basis": "measured"}],
     }
     assert scene.view.scale == DECISION.state

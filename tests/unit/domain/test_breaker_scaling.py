@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from math import inf
 
 import pytest
 
-from slmpack.domain.load import LoadSample
+from slmpack.domain.load import Latencies, LoadSample
 from slmpack.domain.reasons import Reason
 from slmpack.domain.rollout import keep_book
 from slmpack.domain.sharing import Mode
@@ -72,6 +73,22 @@ def test_after_a_clock_was_set_back_fewer_are_wanted_in_the_usual_time(ahead: da
     assert (first.desired, first.reason) == (5, Reason.HELD)
     assert first.state.changed == first.state.lower_since == first.state.busy == NOW
     assert asked.after(3600, first).decide().desired < 5
+
+
+@pytest.mark.parametrize("value", [1e300, 0.0, -1.0, float("nan"), float("inf")])
+def test_a_correction_that_somebody_wrote_is_kept_within_what_a_model_may_be_off(value: float) -> None:
+    decision = world().under(8.0).with_state(5, changed=LONG_AGO, correction=value, corrected=NOW).decide()
+    assert decision.state.correction is None or 0.75 <= decision.state.correction <= 2.0
+    assert decision.state.correction is not None or value != value or value == float("inf")
+
+
+@pytest.mark.parametrize("part", [-1.0, float("nan"), 1e300])
+def test_a_histogram_that_cannot_be_is_as_good_as_none(part: float) -> None:
+    asked = world().under(8.0)
+    assert asked.load is not None
+    odd = Latencies(at_most=((0.01, 0.0), (0.1, part), (inf, 1000.0)))
+    none = replace(asked, load=replace(asked.load, ttft_of=None, tpot_of=None)).decide()
+    assert replace(asked, load=replace(asked.load, ttft_of=odd, tpot_of=odd)).decide() == none
 
 
 @pytest.mark.parametrize("field", ["hold_s", "start_s"])

@@ -319,6 +319,22 @@ def test_after_a_rise_nothing_ends_for_a_while() -> None:
     assert own.decide().desired == 2, "the user wants no wait"
 
 
+def test_after_a_mistake_a_load_that_surely_fell_need_not_wait() -> None:
+    """Two replicas carry what is to be kept, 1.1 times the load; only the second load also 1.4 times that."""
+    state = {"changed": NOW - timedelta(hours=1), "went_up": True, "hold_s": 115_200.0, "start_s": 45.0, "busy": NOW}
+    world = FOUR.running(4).with_state(4, lower_since=NOW - timedelta(minutes=20), **state)
+    room = capacity(FOUR, 2)
+    chance, fallen = world.under(0.6 * room).decide(), world.under(0.3 * room).decide()
+    assert (chance.desired, chance.reason) == (4, Reason.HELD)
+    assert (fallen.desired, fallen.reason) == (2, Reason.LOAD_FELL)
+    assert fallen.state.hold_s == 115_200.0, "nothing was learned from that"
+    young = world.with_state(4, lower_since=NOW - timedelta(seconds=200), **state).under(0.3 * room).decide()
+    assert young.desired == 4, "the window of the user is kept all the same"
+    hasty = {**state, "changed": NOW - timedelta(seconds=500)}
+    settling = world.with_state(4, lower_since=NOW - timedelta(seconds=400), **hasty).under(0.3 * room).decide()
+    assert settling.desired == 4, "and so is the time after a rise"
+
+
 def test_an_end_that_was_regretted_teaches_patience() -> None:
     ended = FOUR.running(2).with_state(2, start_s=45.0, busy=NOW, changed=NOW - timedelta(minutes=30), went_up=False)
     room = capacity(FOUR, 2)
@@ -328,7 +344,7 @@ def test_an_end_that_was_regretted_teaches_patience() -> None:
     assert learned == 115_200.0
     wait = learned * (45 / 105) ** 2
     world = FOUR.running(4).with_state(4, changed=NOW - timedelta(hours=9), went_up=True, hold_s=learned, start_s=45.0)
-    waits = world.with_state(4, lower_since=NOW - timedelta(seconds=wait - 1), busy=NOW).under(0.1)
+    waits = world.with_state(4, lower_since=NOW - timedelta(seconds=wait - 1), busy=NOW).under(0.6 * room)
     assert waits.decide().desired == 4
     assert waits.after(2).decide().desired == 2
     assert waits.with_state(4, start_s=2.0).decide().desired == 2, "a mistake costs little with fast starts"

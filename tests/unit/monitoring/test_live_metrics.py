@@ -111,6 +111,7 @@ def test_a_histogram_in_other_buckets_is_refused() -> None:
 def test_the_simulator_counts_in_vllms_buckets() -> None:
     assert vllm_buckets(TTFT) == TTFT_BUCKETS
     assert vllm_buckets("vllm:inter_token_latency_seconds") == ITL_BUCKETS
+    assert vllm_buckets("vllm:request_time_per_output_token_seconds") == ITL_BUCKETS
     assert vllm_buckets("vllm:request_queue_time_seconds") == QUEUE_BUCKETS
     assert token_buckets(1024) == vllm_buckets("vllm:request_prompt_tokens")
 

@@ -44,6 +44,8 @@ def test_the_scrape_shows_what_is_under_way() -> None:
     assert scrape.kv_usage == pytest.approx([0.0])
     assert scrape.itl.counts.sum() == 30
     assert scrape.queue.counts.sum() == 3
+    assert scrape.tpot.counts.sum() == 3
+    assert scrape.tpot.sums == pytest.approx([world.outcome().tpot_s.sum()])
     third = world.outcome().ttft_s[2]
     assert scrape.ttft.sums == pytest.approx([0.020 + world.outcome().ttft_s[1] + third])
     assert scrape.queue.sums[0] > 0.1

@@ -44,6 +44,7 @@ def scrape(at: float, *, ready: bool = True, ending: bool = False, requests: flo
         prompt_tokens=np.array([done * 100]),
         generation_tokens=np.array([done * 20]),
         ttft=histogram(TTFT_BUCKETS, upper=0.5, count=done, each=0.4),
+        tpot=histogram(ITL_BUCKETS, upper=0.025, count=done, each=0.02),
         itl=histogram(ITL_BUCKETS, upper=0.025, count=done * 19, each=0.02),
         queue=histogram(QUEUE_BUCKETS, upper=1.5, count=done, each=1.2),
         watts=one(300.0),
@@ -79,6 +80,14 @@ def test_a_steady_load_is_read_as_it_is() -> None:
     assert load.itl_s == pytest.approx(0.02)
     assert load.itl_p95_s == pytest.approx(0.01 + 0.95 * 0.015)
     assert load.queue_s == pytest.approx(1.2)
+    assert load.ttft_of is not None
+    assert load.ttft_of.rises
+    assert load.ttft_of.requests == pytest.approx(1200.0)  # of two minutes
+    assert dict(load.ttft_of.at_most)[0.25] == 0.0
+    assert dict(load.ttft_of.at_most)[0.5] == pytest.approx(1200.0)
+    assert load.tpot_of is not None
+    assert dict(load.tpot_of.at_most)[0.025] == pytest.approx(1200.0)
+    assert load.tpot_of.over(0.05) == 0.0
 
 
 def test_requests_that_pile_up_have_arrived() -> None:
