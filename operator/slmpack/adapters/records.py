@@ -168,6 +168,7 @@ def _scale(status: ScalingStatus | None) -> ScaleState | None:
         start_s=status.start_seconds,
         correction=status.correction,
         corrected=status.corrected_at,
+        corrected_of=status.corrected_of,
     )
 
 

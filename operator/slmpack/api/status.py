@@ -216,6 +216,8 @@ class ScalingStatus(StatusModel):
     """How many times slower than modelled the replicas are, as learned from latencies and late requests."""
     corrected_at: AwareDatetime | None = None
     """When that last changed."""
+    corrected_of: Short | None = None
+    """The hash of the spec that it was learned of; another spec starts anew."""
     figures: Annotated[Items[FigureStatus], Field(max_length=FIGURES_MAX)] = ()
     """The numbers that led to the decision."""
 

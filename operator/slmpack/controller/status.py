@@ -130,6 +130,7 @@ def _scaling(told: Told) -> ScalingStatus:
         start_seconds=state.start_s,
         correction=state.correction,
         corrected_at=state.corrected,
+        corrected_of=state.corrected_of,
         figures=tuple(
             FigureStatus(name=clip(it.name, SHORT), value=it.value, unit=clip(it.unit, SHORT), basis=it.basis)
             for it in note.figures[:FIGURES_MAX]

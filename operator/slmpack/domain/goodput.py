@@ -19,10 +19,12 @@ __all__ = ["Correction", "Goodput", "correct"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correction:
-    """Measured over modelled inter-token latency at the measured batch, within what a model may be off."""
+    """By how much modelled times are wrong, within what a model may be off."""
 
     factor: float = 1.0
     """Of every modelled time; 1 where nothing can be compared."""
+    measured: bool = False
+    """Whether a latency of a batch says so now; else it is remembered, or nothing is known."""
     figures: tuple[Figure, ...] = ()
 
     def remembered(self, factor: float | None) -> Correction:
@@ -34,10 +36,10 @@ class Correction:
 
     def careful(self, late: float, policy: ScalePolicy) -> Correction:
         """For ends: where nothing can be compared, the model may be as far off as the policy's `unmeasured`."""
-        if self.figures:
+        if self.measured:
             return self
         doubt = (policy.unmeasured - 1.0) * min(1.0, policy.care * late)
-        return replace(self, factor=rounded(1.0 + doubt, policy.mix_step))
+        return replace(self, factor=max(self.factor, rounded(1.0 + doubt, policy.mix_step)))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,8 +89,18 @@ class Goodput:
         key = id(stack), replicas
         if key not in self._each:
             crowd = self.stack(stack, replicas)
-            self._each[key] = carried(crowd, self.mix, self.bounds, self.choice, self.policy.tail)
+            self._each[key] = self._at_least(self._carried(crowd), replace(stack, replicas=replicas))
         return self._each[key]
+
+    def _carried(self, crowd: Stack) -> Carried | Unpredictable:
+        return carried(crowd, self.mix, self.bounds, self.choice, self.policy.tail)
+
+    def _at_least(self, found: Carried | Unpredictable, crowd: Stack) -> Carried | Unpredictable:
+        """Near a tight bound a little slower is next to nothing: no correction makes less of it than its own part."""
+        plain = self._carried(crowd)
+        if self.correction.factor <= 1.0 or isinstance(found, Unpredictable) or isinstance(plain, Unpredictable):
+            return found
+        return replace(found, requests_s=max(found.requests_s, plain.requests_s / self.correction.factor**2))
 
 
 def correct(layout: Layout, sample: LoadSample, modelled: Goodput) -> Correction:
@@ -115,7 +127,7 @@ def correct(layout: Layout, sample: LoadSample, modelled: Goodput) -> Correction
         Figure(name="modelledItl", value=expected, unit="s", basis="modelled"),
         Figure(name="correction", value=factor, unit="", basis="calibrated"),
     )
-    return Correction(factor=factor, figures=figures)
+    return Correction(factor=factor, measured=True, figures=figures)
 
 
 def _latency(layout: Layout, mix: Mix, batch: float) -> float:

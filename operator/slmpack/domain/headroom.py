@@ -84,7 +84,7 @@ def read_load(sample: LoadSample, start: Start, policy: ScalePolicy, *, young: b
     recurring = now + late * max(0.0, high - now)
     trend = 0.0 if young else _trend(sample, start.seconds, late, policy)
     up = max(now + drain, recurring, trend)
-    keep = max(up, now + late * max(0.0, peak - now)) * policy.slack
+    keep = max(up, now + min(1.0, policy.care * late) * max(0.0, peak - now)) * policy.slack
     return Load(now=now, up=up, keep=keep, late=late, waiting=waiting, figures=_figures(sample, now=now, late=late))
 
 

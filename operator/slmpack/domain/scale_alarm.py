@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from slmpack.domain.load import LATE, LoadSample
-from slmpack.domain.scale_memory import Lateness
+from slmpack.domain.scale_memory import Missed
 from slmpack.domain.scale_turn import Turn
 
 __all__ = ["alarm_of"]
 
 
-def alarm_of(turn: Turn, sample: LoadSample, late: Lateness | None, *, load_s: float, capacity_s: float) -> str:
+def alarm_of(turn: Turn, sample: LoadSample, late: Missed | None, *, load_s: float, capacity_s: float) -> str:
     """In words; empty where nothing does. `load_s` and `capacity_s` are requests a second.
 
     It counts once the last change shows, and only under a load that may be the cause: more replicas on a GPU slow each
     other, so that an alarm that they cause themselves must not call for more.
     """
     policy = turn.policy.scale
-    if turn.ready != turn.current or not turn.settled:
-        return ""
     if late is not None and late.alarming(policy) and load_s >= policy.late_load * capacity_s:
         return f"{late.part:.1%} of the requests of {LATE.total_seconds():.0f} s were late: {late.words} or more"
-    if load_s < policy.alarm_load * capacity_s:
+    if not turn.settled or load_s < policy.alarm_load * capacity_s:
         return ""
     return _by_percentile(turn, sample)
 

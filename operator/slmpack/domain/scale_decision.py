@@ -63,6 +63,8 @@ class ScaleState:
     was learned."""
     corrected: datetime | None = None
     """When that last changed."""
+    corrected_of: str | None = None
+    """The spec's hash that it was learned of: other engines are another matter."""
 
 
 class FigureName:

@@ -16,11 +16,11 @@ from slmpack.domain.scale_decision import Figure, ScaleState
 from slmpack.domain.scale_policy import ScalePolicy
 from slmpack.domain.workload import Bounds
 
-__all__ = ["Lateness", "lateness", "learned"]
+__all__ = ["Missed", "learned", "missed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lateness:
+class Missed:
     """The part of the requests that miss a bound, of the bound that most miss."""
 
     part: float
@@ -43,8 +43,12 @@ class Lateness:
         """So few that replicas may be as fast as their mean latency says."""
         return self.part < policy.late_part * policy.slight_part
 
+    def surely_slight(self, policy: ScalePolicy) -> bool:
+        """The same, of enough requests to say so."""
+        return self.slight(policy) and self.requests * policy.late_part >= policy.least_late
 
-def lateness(sample: LoadSample, bounds: Bounds) -> Lateness | None:
+
+def missed(sample: LoadSample, bounds: Bounds, policy: ScalePolicy) -> Missed | None:
     """What is known of it; None: nothing, or no bound is stated."""
     found = []
     for of, bound_s, words in (
@@ -53,42 +57,35 @@ def lateness(sample: LoadSample, bounds: Bounds) -> Lateness | None:
     ):
         part = None if of is None or bound_s is None else of.over(bound_s)
         if of is not None and bound_s is not None and part is not None:
-            found.append(Lateness(part=part, requests=of.requests, words=words.format(bound_s)))
-    return max(found, key=lambda each: each.part, default=None)
+            found.append(Missed(part=part, requests=of.requests, words=words.format(bound_s)))
+    return max(found, key=lambda each: (each.alarming(policy), each.part), default=None)
 
 
-def learned(  # noqa: PLR0913 - what a memory is made of
-    state: ScaleState,
-    measured: float | None,
-    late: Lateness | None,
-    *,
-    settled: bool,
-    now: datetime,
-    policy: ScalePolicy,
+def learned(
+    state: ScaleState, measured: float | None, late: Missed | None, *, now: datetime, policy: ScalePolicy
 ) -> ScaleState:
     """What status remembers from now on.
 
-    `measured`: latency over the modelled one, of a batch; None: not to be compared now. `settled`: the present replicas
-    have answered for as long as the windows are.
+    `measured`: latency over the modelled one, of a batch; None: not to be compared now. `late`: of replicas that have
+    answered for as long as that window is; None: not known.
     """
-    known, step = state.correction, policy.mix_step
+    known = state.correction
     age = timedelta.max if state.corrected is None else now - state.corrected
-    if settled and late is not None and late.alarming(policy):
-        if age < LATE:
-            return state  # the window still holds requests from before the last step
-        return _with(state, min(policy.correction_high, (known or 1.0) * policy.late_step), now, policy)
-    if measured is None:
-        return state
+    if late is not None and late.alarming(policy) and age >= LATE:  # later than the last step, so not of before it
+        return _with(state, max(known or 1.0, measured or 1.0, 1.0) * policy.late_step, now, policy)
     if known is None:
-        return _with(state, measured, now, policy)
-    if measured > known and age >= timedelta(seconds=policy.period_s - 1.0):
-        return _with(state, min(measured, known * step), now, policy)
-    if measured < known and age >= timedelta(seconds=policy.ease_s) and (late is None or late.slight(policy)):
-        return _with(state, max(measured, known / step), now, policy)
+        return state if measured is None else _with(state, measured, now, policy)
+    if measured is not None and measured > known and age >= timedelta(seconds=policy.period_s - 1.0):
+        return _with(state, min(measured, known * policy.mix_step), now, policy)
+    if measured is None and late is not None and late.surely_slight(policy):
+        measured = min(known, 1.0)  # hardly a batch, and all in time: as fast as modelled
+    eased = age >= timedelta(seconds=policy.ease_s) and (late is None or late.slight(policy))
+    if measured is not None and measured < known and eased:
+        return _with(state, max(measured, known / policy.mix_step), now, policy)
     return state
 
 
 def _with(state: ScaleState, correction: float, now: datetime, policy: ScalePolicy) -> ScaleState:
     """On the steps of the grid, so that status changes no more often than it says something new."""
-    value = round(rounded(correction, policy.mix_step), 4)
+    value = policy.bounded(round(rounded(correction, policy.mix_step), 4))
     return state if value == state.correction else replace(state, correction=value, corrected=now)

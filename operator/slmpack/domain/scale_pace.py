@@ -56,7 +56,7 @@ def pace(  # noqa: PLR0913 - what a change depends on
         _settling(state, scaling, late, policy) - (now - (state.changed or since)),
     )
     left = max(window - (now - since), least)
-    if left > timedelta(0) >= least and surely < current:
+    if left > least and surely < current:
         target, left = surely, least
     if left > timedelta(0):
         return Paced(desired=current, state=replace(state, lower_since=since, higher_since=None), waits=left)

@@ -66,8 +66,8 @@ class ScalePolicy:
     unmeasured: float = 1.3
     """Before replicas end, modelled times count as so many times as long where no latency of a batch is measured."""
     care: float = 2.0
-    """The lateness of a start counts so often, up to 1, in the part of that doubt that is heeded: with fast starts a
-    mistake costs little."""
+    """The lateness of a start counts so often, up to 1, in the part of that doubt and of the last peak that is heeded
+    before an end: with fast starts a mistake costs little."""
     least_batch: float = 1.0
     """Sequences in a replica's batch below which its latency says nothing about its capacity."""
     least_waiting: float = 1.0

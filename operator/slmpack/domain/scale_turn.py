@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 
 from slmpack.domain.headroom import Start
 from slmpack.domain.interval import Interval
-from slmpack.domain.load import SHORT
+from slmpack.domain.load import LATE, SHORT
 from slmpack.domain.reasons import Reason
 from slmpack.domain.scale_decision import Figure, FigureName, ScaleDecision, ScaleState, ScalingSpec
-from slmpack.domain.scale_memory import Lateness, learned
+from slmpack.domain.scale_memory import Missed, learned
 from slmpack.domain.scale_sight import Sight
 from slmpack.domain.snapshot import Demand, Policy
 
@@ -31,6 +31,8 @@ class Turn:
     ready: int
     young: bool
     """No replica has answered for as long as SHORT."""
+    fresh: bool
+    """One of them has answered for less than LATE."""
     start: Start
     sight: Sight
     now: datetime
@@ -38,14 +40,22 @@ class Turn:
 
     @property
     def settled(self) -> bool:
-        """The last change shows in what is measured over SHORT."""
-        changed = self.state.changed
-        return changed is None or self.now - changed >= SHORT + timedelta(seconds=self.start.seconds)
+        """All that are wanted answer, and the last change shows in what is measured over SHORT."""
+        return self.ready == self.current and self._unchanged_for(SHORT + timedelta(seconds=self.start.seconds))
 
-    def learning(self, measured: float | None, late: Lateness | None) -> Turn:
+    @property
+    def seasoned(self) -> bool:
+        """All that are wanted have answered for as long as LATE, and so have no others."""
+        return self.ready == self.current and not self.fresh and self._unchanged_for(LATE)
+
+    def _unchanged_for(self, window: timedelta) -> bool:
+        return self.state.changed is None or self.now - self.state.changed >= window
+
+    def learning(self, measured: float | None, late: Missed | None) -> Turn:
         """With what this turn says of how slow the replicas are, remembered; see scale_memory.learned."""
-        settled = self.settled and self.ready == self.current
-        state = learned(self.state, measured, late, settled=settled, now=self.now, policy=self.policy.scale)
+        state = learned(self.state, measured, late, now=self.now, policy=self.policy.scale)
+        if state.correction != self.state.correction:
+            state = replace(state, corrected_of=self.demand.spec_hash)
         return replace(self, state=state)
 
     def to(  # noqa: PLR0913 - a decision's fields

@@ -14,12 +14,12 @@ from slmpack.domain.board import Room
 from slmpack.domain.goodput import Correction, Goodput, correct
 from slmpack.domain.headroom import Load, measure_start, read_load
 from slmpack.domain.inventory import GpuNode
-from slmpack.domain.load import PEAK, SHORT, LoadSample
+from slmpack.domain.load import LATE, PEAK, SHORT, LoadSample
 from slmpack.domain.performance import Unpredictable
 from slmpack.domain.reasons import Reason
 from slmpack.domain.scale_alarm import alarm_of
 from slmpack.domain.scale_decision import Figure, FigureName, ScaleDecision, ScaleState, ScalingSpec
-from slmpack.domain.scale_memory import lateness
+from slmpack.domain.scale_memory import missed
 from slmpack.domain.scale_pace import Paced, pace
 from slmpack.domain.scale_policy import ScalePolicy
 from slmpack.domain.scale_sight import Sight, see
@@ -80,6 +80,8 @@ def _turn(  # noqa: PLR0913, PLR0917 - a step of the line
     running = sum(pod.record.replicas for pod in live if pod.record is not None)
     first = min(max(1, scaling.least, running), scaling.most)
     state = _until(view.scale or ScaleState(desired=first), snapshot.now, policy.scale)
+    if state.corrected_of != demand.spec_hash:
+        state = replace(state, correction=None, corrected=None, corrected_of=None)
     current = min(max(state.desired, scaling.least), scaling.most)
     start = measure_start(live, state.start_s, policy.scale)
     ready = sum(pod.ready_replicas for pod in live)
@@ -91,6 +93,7 @@ def _turn(  # noqa: PLR0913, PLR0917 - a step of the line
         state=replace(state, start_s=start.remembered, busy=busy),
         current=current,
         ready=ready,
+        fresh=any(pod.ready_since is not None and snapshot.now - pod.ready_since < LATE for pod in live),
         young=not any(pod.ready_since is not None and snapshot.now - pod.ready_since >= SHORT for pod in live),
         start=start,
         sight=sight,
@@ -156,9 +159,9 @@ def _decide(turn: Turn, layout: Layout, sample: LoadSample, snapshot: Snapshot, 
     load = read_load(sample, turn.start, policy, young=turn.young)
     bounds = _tightened(demand.kept_bounds, policy.bound_part)
     modelled = Goodput(mix=mix, bounds=bounds, correction=Correction(), choice=turn.policy.choice, policy=policy)
-    late = lateness(sample, demand.kept_bounds) if turn.sight.known else None
+    late = missed(sample, demand.kept_bounds, policy) if turn.sight.known and turn.seasoned else None
     measured = correct(layout.ready, sample, modelled) if turn.sight.known and not turn.young else Correction()
-    turn = turn.learning(measured.factor if measured.figures else None, late)
+    turn = turn.learning(measured.factor if measured.measured else None, late)
     correction = measured.remembered(turn.state.correction)
     goodput = modelled.corrected(correction)
     now = layout.with_replicas(max(1, turn.current))
@@ -266,9 +269,9 @@ class _Found:
         if paced.waits is not None:
             words = f"{self._asked()}; {enough}, if that lasts {_seconds(paced.waits)} more"
             return self._to(paced.desired, Reason.HELD, words, None, paced.state)
-        return self._to(
-            paced.desired, Reason.LOAD_FELL, f"{self._asked()}; {enough}: {paced.desired} wanted", None, paced.state
-        )
+        slower = "" if paced.desired == wish.down else ", as no more may end at once"
+        words = f"{self._asked()}; {enough}: {paced.desired} wanted{slower}"
+        return self._to(paced.desired, Reason.LOAD_FELL, words, None, paced.state)
 
     def _pace(self, target: int) -> Paced:
         turn = self.turn

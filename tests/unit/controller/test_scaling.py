@@ -39,6 +39,7 @@ DECISION = ScaleDecision(
         start_s=41.5,
         correction=1.2155,
         corrected=NOW - timedelta(minutes=3),
+        corrected_of="0123456789ab",
     ),
     known=True,
     figures=(Figure(name="demand", value=12.3456, unit="requests/s", basis="measured"),),
@@ -108,6 +109,7 @@ async def test_a_decision_is_in_status_and_comes_back_as_it_was(scene: Scene) ->
         "startSeconds": 41.5,
         "correction": 1.2155,
         "correctedAt": "2026-11-21T11:57:00Z",
+        "correctedOf": "0123456789ab",
         "figures": [{"name": "demand", "value": 12.3, "unit": "requests/s", "basis": "measured"}],
     }
     assert scene.view.scale == DECISION.state

@@ -10,8 +10,8 @@ import pytest
 
 from slmpack.domain.load import LATE, Latencies
 from slmpack.domain.reasons import Reason
-from slmpack.domain.scale_decision import ScaleDecision, ScaleState, ScalingSpec
-from slmpack.domain.scale_memory import Lateness, lateness, learned
+from slmpack.domain.scale_decision import Pacing, ScaleDecision, ScaleState, ScalingSpec
+from slmpack.domain.scale_memory import Missed, learned, missed
 from slmpack.domain.scale_policy import ScalePolicy
 from slmpack.domain.workload import Bounds
 from tests.support.builders import NOW
@@ -20,6 +20,7 @@ from tests.support.scaling import Scaled, a_load, scaled
 POLICY = ScalePolicy()
 STEP = POLICY.mix_step
 LONG_AGO = NOW - timedelta(hours=1)
+OF = scaled().demand.spec_hash
 
 
 def of(part: float, *, above: float, requests: float = 1000.0) -> Latencies:
@@ -28,8 +29,8 @@ def of(part: float, *, above: float, requests: float = 1000.0) -> Latencies:
     return Latencies(at_most=((above / 2, within / 2), (above, within), (above * 4, requests), (inf, requests)))
 
 
-def late(part: float, requests: float = 1000.0) -> Lateness:
-    return Lateness(part=part, requests=requests, words="")
+def late(part: float, requests: float = 1000.0) -> Missed:
+    return Missed(part=part, requests=requests, words="")
 
 
 def world(replicas: int = 2) -> Scaled:
@@ -54,16 +55,21 @@ def figure(decision: ScaleDecision, name: str) -> float | None:
 def test_the_bound_that_most_requests_miss_counts() -> None:
     bounds = Bounds(ttft_s=1.0, itl_s=0.05)
     sample = replace(a_load(8.0), ttft_of=of(0.02, above=1.0), tpot_of=of(0.03, above=0.05, requests=500.0))
-    found = lateness(sample, bounds)
+    found = missed(sample, bounds, POLICY)
     assert found is not None
     assert (found.part, found.requests) == (pytest.approx(0.03), 500.0)
     assert found.words == "0.05 s a token"
-    other = lateness(replace(sample, tpot_of=None), bounds)
+    other = missed(replace(sample, tpot_of=None), bounds, POLICY)
     assert other is not None
     assert other.words == "a first token after 1 s"
-    assert lateness(sample, Bounds()) is None
-    assert lateness(a_load(8.0), bounds) is None
-    assert lateness(replace(sample, ttft_of=of(0.5, above=1.0)), Bounds(ttft_s=0.1)) is None, "within the first bucket"
+    assert missed(sample, Bounds(), POLICY) is None
+    assert missed(a_load(8.0), bounds, POLICY) is None
+    tight = Bounds(ttft_s=0.1)
+    assert missed(replace(sample, ttft_of=of(0.5, above=1.0)), tight, POLICY) is None, "within the first bucket"
+    chance = replace(sample, ttft_of=of(0.02, above=1.0, requests=100.0), tpot_of=of(0.015, above=0.05))
+    alarming = missed(chance, bounds, POLICY)
+    assert alarming is not None
+    assert alarming.words == "0.05 s a token", "two of a hundred are chance, 15 of a thousand are not"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +87,7 @@ def test_one_in_a_hundred_late_calls_for_one_more(histograms: dict[str, Latencie
 
 @pytest.mark.parametrize(
     ("part", "requests", "age_s"),
-    [(0.009, 1000.0, 3600), (0.02, 100.0, 3600), (0.02, 1000.0, 100)],
+    [(0.009, 1000.0, 3600), (0.02, 100.0, 3600), (0.02, 1000.0, 119)],
     ids=["few", "two of a hundred are chance", "the last change does not show yet"],
 )
 def test_what_calls_for_none(part: float, requests: float, age_s: float) -> None:
@@ -114,8 +120,8 @@ def test_what_is_unknown_teaches_nothing() -> None:
     assert (blind.known, blind.state.correction) == (False, None)
 
 
-def told(state: ScaleState, measured: float | None, lateness: Lateness | None = None, **more: bool) -> ScaleState:
-    return learned(state, measured, lateness, settled=more.get("settled", True), now=NOW, policy=POLICY)
+def told(state: ScaleState, measured: float | None, late: Missed | None = None) -> ScaleState:
+    return learned(state, measured, late, now=NOW, policy=POLICY)
 
 
 def knowing(correction: float, age: timedelta = timedelta(hours=1)) -> ScaleState:
@@ -135,14 +141,20 @@ def test_what_was_learned_is_forgotten_slowly_and_not_while_requests_are_late() 
     assert told(knowing(slow), 1.0).correction == pytest.approx(STEP**5, abs=1e-3)
     assert told(knowing(slow, timedelta(seconds=119)), 1.0).correction == slow
     assert told(knowing(slow), None).correction == slow, "a lull says nothing"
+    assert told(knowing(slow), None, late(0.0)).correction == pytest.approx(STEP**5, abs=1e-3), "many in time do"
+    assert told(knowing(slow), None, late(0.0, requests=200.0)).correction == slow
+    assert told(knowing(0.8), None, late(0.0)).correction == 0.8
     assert told(knowing(slow), 1.0, late(0.002)).correction == pytest.approx(STEP**5, abs=1e-3)
     assert told(knowing(slow), 1.0, late(0.004)).correction == slow
 
 
 def test_late_requests_are_followed_once_for_each_window_and_only_so_far() -> None:
     assert told(knowing(1.0), None, late(0.02)).correction == pytest.approx(STEP**2, abs=1e-3)
-    assert told(knowing(1.0, LATE - timedelta(seconds=1)), 1.5, late(0.02)).correction == 1.0
-    assert told(knowing(1.0), None, late(0.02), settled=False).correction == 1.0
+    soon = knowing(1.0, LATE - timedelta(seconds=1))
+    assert told(soon, None, late(0.02)).correction == 1.0
+    assert told(soon, 1.5, late(0.02)).correction == pytest.approx(STEP, abs=1e-3), "a latency is not waited for"
+    assert told(ScaleState(desired=2), 1.5, late(0.02)).correction == pytest.approx(1.65, rel=0.03)
+    assert told(ScaleState(desired=2), 0.8, late(0.02)).correction == pytest.approx(1.1, rel=0.03)
     assert told(knowing(1.98), None, late(0.5)).correction == pytest.approx(2.0, rel=0.03)
     top = told(knowing(1.98), None, late(0.5)).correction
     assert top is not None
@@ -152,9 +164,54 @@ def test_late_requests_are_followed_once_for_each_window_and_only_so_far() -> No
 def test_what_is_remembered_holds_in_a_lull() -> None:
     """Between two bursts nothing is measured; the replicas are as slow as they were."""
     room = capacity(world())
-    slow = world().with_state(2, correction=1.6, corrected=LONG_AGO, busy=NOW)
+    slow = world().with_state(2, correction=1.6, corrected=LONG_AGO, corrected_of=OF, busy=NOW)
     quiet = slow.under(1.0).decide()
     found = figure(quiet, "capacity")
     assert found is not None
     assert found < 0.75 * room
     assert quiet.state.correction == 1.6
+
+
+def test_of_another_spec_nothing_is_remembered() -> None:
+    there = world().with_state(2, correction=1.6, corrected=LONG_AGO, corrected_of="another", busy=NOW)
+    state = there.under(1.0).decide().state
+    assert (state.correction, state.corrected, state.corrected_of) == (None, None, None)
+    fresh = under(there, 5.0, tpot_of=of(0.02, above=0.05)).decide().state
+    assert (fresh.correction, fresh.corrected_of) == (pytest.approx(STEP**2, abs=1e-3), OF)
+
+
+def test_a_replica_that_was_away_teaches_nothing() -> None:
+    """One of two is back for less than the window: the other was overloaded meanwhile."""
+    there = under(world(), 0.6 * capacity(world()), tpot_of=of(0.05, above=0.05))
+    first, second = there.pods
+    back = replace(there, pods=(first, replace(second, ready_since=NOW - timedelta(seconds=100))))
+    assert (back.decide().desired, back.decide().state.correction) == (2, None)
+    long = replace(there, pods=(first, replace(second, ready_since=NOW - timedelta(seconds=130))))
+    assert long.decide().desired == 3
+
+
+def test_near_a_tight_bound_a_correction_makes_not_next_to_nothing_of_a_replica() -> None:
+    tight = scaled(spec=ScalingSpec(least=1, most=16, itl_s=0.0085)).running(2)
+    plain = tight.under(1.0).decide()
+    slow = tight.with_state(2, correction=1.6, corrected=LONG_AGO, corrected_of=OF, busy=NOW).under(1.0).decide()
+    usual, corrected = figure(plain, "capacity"), figure(slow, "capacity")
+    assert usual is not None
+    assert corrected is not None
+    assert corrected >= 0.999 * usual / 1.65**2
+
+
+def test_before_replicas_end_a_model_that_nothing_measures_is_doubted_beside_what_is_remembered() -> None:
+    """Of four, two would carry what is to be kept by the model, but not with the doubt."""
+    room = capacity(world())
+    state = {"lower_since": LONG_AGO, "start_s": 45.0, "corrected_of": OF, "corrected": LONG_AGO}
+    there = world(4).with_state(4, correction=1.0, **state).under(0.8 * room)
+    assert there.decide().desired == 4
+    assert there.with_state(4, correction=1.0, **state).under(0.4 * room).decide().desired == 2
+
+
+def test_a_step_that_holds_back_an_end_is_told() -> None:
+    spec = ScalingSpec(least=1, most=16, down=Pacing(stabilisation=timedelta(seconds=120), most_step=1))
+    there = scaled(spec=spec).running(6).with_state(6, lower_since=LONG_AGO, busy=NOW).under(0.1)
+    decision = there.decide()
+    assert decision.desired == 5
+    assert decision.message.endswith("5 wanted, as no more may end at once")
