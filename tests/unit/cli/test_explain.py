@@ -88,7 +88,9 @@ def test_the_answer_comes_first_and_every_figure_is_said_to_be_something(tmp_pat
     text = "".join(
         (source / f"{name}.py").read_text(encoding="utf-8") for name in ("headroom", "goodput", "scale_turn")
     )
-    text += "".join((source / f"{name}.py").read_text(encoding="utf-8") for name in ("scaling", "scale_memory", "watts"))
+    text += "".join(
+        (source / f"{name}.py").read_text(encoding="utf-8") for name in ("scaling", "scale_memory", "watts")
+    )
     named = set(re.findall(r'Figure\(name="(\w+)"|\("(\w+)", sample\.', text))
     constants = {value for key, value in vars(FigureName).items() if key.isupper()}
     assert {first or second for first, second in named} | constants == set(FIGURES)
