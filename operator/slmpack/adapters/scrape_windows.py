@@ -239,7 +239,7 @@ def _interpolated(buckets: list[tuple[float, float]]) -> float | None:
 def _late(rings: Iterable[Ring], name: str, now: float) -> Found:
     """None too where no engine has the histogram. Of engines of two versions the bounds that both have are told."""
     grown = [it for it in (_bucket_growth(ring.buckets, f"{name}{BUCKET}:", now) for ring in rings) if it]
-    bounds = set[str]().union(*grown).intersection(*grown)
+    bounds = set.intersection(*map(set, grown)) if grown else set[str]()
     return latencies_of((bound, sum(it[bound] for it in grown)) for bound in bounds)
 
 

@@ -96,11 +96,15 @@ class Goodput:
         return carried(crowd, self.mix, self.bounds, self.choice, self.policy.tail)
 
     def _at_least(self, found: Carried | Unpredictable, crowd: Stack) -> Carried | Unpredictable:
-        """Near a tight bound a little slower is next to nothing: no correction makes less of it than its own part."""
-        plain = self._carried(crowd)
-        if self.correction.factor <= 1.0 or isinstance(found, Unpredictable) or isinstance(plain, Unpredictable):
+        """No less than what is carried without the correction, over its square.
+
+        Near a tight bound a little slower would be next to nothing, and more replicas would be added without an end.
+        """
+        if self.correction.factor <= 1.0 or isinstance(found, Unpredictable):
             return found
-        return replace(found, requests_s=max(found.requests_s, plain.requests_s / self.correction.factor**2))
+        plain = self._carried(crowd)
+        least = 0.0 if isinstance(plain, Unpredictable) else plain.requests_s / self.correction.factor**2
+        return replace(found, requests_s=max(found.requests_s, least))
 
 
 def correct(layout: Layout, sample: LoadSample, modelled: Goodput) -> Correction:

@@ -27,10 +27,10 @@ class Paced:
 
 def pace(  # noqa: PLR0913 - what a change depends on
     target: int,
-    surely: int,
     state: ScaleState,
     scaling: ScalingSpec,
     *,
+    certain: int,
     current: int,
     now: datetime,
     late: float,
@@ -38,8 +38,8 @@ def pace(  # noqa: PLR0913 - what a change depends on
 ) -> Paced:
     """Let `target`, another number than `current`, become the number as fast as the spec allows.
 
-    `surely`: a number, no less than a lower target, to which no mistake of before holds back. `late`: how late a start
-    is for a burst, 0 to 1.
+    `certain`: down to which no mistake of before holds an end back; no less than a lower target. `late`: how late a
+    start is for a burst, 0 to 1.
     """
     if target > current:
         since = state.higher_since or now
@@ -56,8 +56,8 @@ def pace(  # noqa: PLR0913 - what a change depends on
         _settling(state, scaling, late, policy) - (now - (state.changed or since)),
     )
     left = max(window - (now - since), least)
-    if left > least and surely < current:
-        target, left = surely, least
+    if left > least and certain < current:
+        target, left = certain, least
     if left > timedelta(0):
         return Paced(desired=current, state=replace(state, lower_since=since, higher_since=None), waits=left)
     desired = _stepped(target, current, scaling.down.most_step)

@@ -14,8 +14,9 @@ from slmpack.domain.scale_decision import Figure, FigureName, ScaleDecision, Sca
 from slmpack.domain.scale_memory import Missed, learned
 from slmpack.domain.scale_sight import Sight
 from slmpack.domain.snapshot import Demand, Policy
+from slmpack.domain.wording import number_of
 
-__all__ = ["Turn", "count"]
+__all__ = ["Turn"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ class Turn:
 
     def hold(self, reason: Reason, message: str) -> ScaleDecision:
         """Leave the number as it is, and forget that fewer or more were wished."""
-        return self.to(self.current, reason, f"{count(self.current)} held: {message}")
+        return self.to(self.current, reason, f"{number_of(self.current)} held: {message}")
 
     def _moved(self, desired: int) -> ScaleState:
         state = replace(self.state, lower_since=None, higher_since=None)
@@ -119,8 +120,3 @@ class Turn:
             Figure(name=FigureName.START, value=self.start.seconds, unit="s", basis=self.start.basis),
             Figure(name="ready", value=float(self.ready), unit="replicas"),
         )
-
-
-def count(replicas: int) -> str:
-    """`1 replica`, `2 replicas`."""
-    return f"{replicas} replica{'' if replicas == 1 else 's'}"

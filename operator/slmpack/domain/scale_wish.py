@@ -26,7 +26,7 @@ class Wish:
     """As many as that, or as fill the GPUs that they open; at least the present number."""
     down: int
     """What would do, and save something; at most the present number."""
-    surely: int
+    certain: int
     """What would do even if the demand to keep were `surely_less` times as much."""
     capacity_s: float
     """Requests a second of the present number."""
@@ -79,7 +79,7 @@ def wish_for(  # noqa: PLR0913 - what the numbers depend on
         wished=wished,
         up=max(current, grown.replicas),
         down=spare(load.keep),
-        surely=spare(load.keep * policy.surely_less),
+        certain=spare(load.keep * policy.surely_less),
         capacity_s=capacity,
     )
 

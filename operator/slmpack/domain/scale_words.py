@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from slmpack.domain.reasons import Reason
 from slmpack.domain.scale_decision import Figure, FigureName, ScaleDecision, ScalingSpec
+from slmpack.domain.wording import number_of
 
-__all__ = ["figure_rows", "replicas", "scale_line", "what_would_change"]
+__all__ = ["figure_rows", "scale_line", "what_would_change"]
 
 _HINTS = {
     Reason.AT_MAX: "more replicas: raise spec.scaling.max",
@@ -18,15 +19,10 @@ _HINTS = {
 }
 
 
-def replicas(count: int) -> str:
-    """`1 replica`, `2 replicas`."""
-    return "1 replica" if count == 1 else f"{count} replicas"
-
-
 def scale_line(decision: ScaleDecision, scaling: ScalingSpec) -> str:
     """One line with the number, its bounds, the reason and the numbers behind it."""
     bounds = f"of {scaling.least} to {scaling.most}"
-    return f"scaling: {replicas(decision.desired)} wanted {bounds}, {decision.reason.value}: {decision.message}"
+    return f"scaling: {number_of(decision.desired)} wanted {bounds}, {decision.reason.value}: {decision.message}"
 
 
 def figure_rows(figures: Iterable[Figure]) -> list[tuple[str, str, str]]:
@@ -56,7 +52,7 @@ def what_would_change(
     if keep is not None and desired > max(1, scaling.least):
         window = scaling.down.stabilisation.total_seconds()
         lines.append(
-            f"fewer replicas: {replicas(desired - 1)} would have to carry {_value(keep)} requests/s for {window:.0f} s"
+            f"fewer replicas: {number_of(desired - 1)} would have to carry {_value(keep)} requests/s for {window:.0f} s"
         )
     if scaling.least == 0:
         idle = scaling.idle.total_seconds()

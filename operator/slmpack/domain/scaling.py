@@ -23,7 +23,7 @@ from slmpack.domain.scale_memory import missed
 from slmpack.domain.scale_pace import Paced, pace
 from slmpack.domain.scale_policy import ScalePolicy
 from slmpack.domain.scale_sight import Sight, see
-from slmpack.domain.scale_turn import Turn, count
+from slmpack.domain.scale_turn import Turn
 from slmpack.domain.scale_wish import Limits, Wish, wish_for
 from slmpack.domain.sharing import WhenFull
 from slmpack.domain.sizing import Need
@@ -31,6 +31,7 @@ from slmpack.domain.snapshot import Demand, DeploymentView, Key, PodView, Policy
 from slmpack.domain.stacks import Layout, read_layout
 from slmpack.domain.token_mix import mix_of
 from slmpack.domain.watts import Heat, Watts, measured_watts, strangers_on
+from slmpack.domain.wording import number_of
 from slmpack.domain.workload import Bounds
 
 __all__ = ["decide_scale"]
@@ -126,7 +127,7 @@ def _bounded(turn: Turn) -> ScaleDecision:
     if turn.current < turn.state.desired:
         message = f"spec.scaling.max is {turn.scaling.most}, less than the {turn.state.desired} replicas so far"
         return turn.to(turn.current, Reason.AT_MAX, message, wished=turn.state.desired, refused=Reason.AT_MAX)
-    message = f"spec.scaling.min is {turn.scaling.least}, more than the {count(turn.state.desired)} so far"
+    message = f"spec.scaling.min is {turn.scaling.least}, more than the {number_of(turn.state.desired)} so far"
     return turn.to(turn.current, Reason.AT_MIN, message, wished=turn.state.desired)
 
 
@@ -265,7 +266,7 @@ class _Found:
         if not turn.sight.known:
             return self._end(current, Reason.METRICS_UNKNOWN, self._unknown(), None)
         paced = self._pace(wish.down)
-        enough = f"{count(wish.down)} would carry {self.load.keep:.3g} requests/s"
+        enough = f"{number_of(wish.down)} would carry {self.load.keep:.3g} requests/s"
         if paced.waits is not None:
             words = f"{self._asked()}; {enough}, if that lasts {_seconds(paced.waits)} more"
             return self._to(paced.desired, Reason.HELD, words, None, paced.state)
@@ -277,9 +278,9 @@ class _Found:
         turn = self.turn
         return pace(
             target,
-            self.wish.surely,
             turn.state,
             turn.scaling,
+            certain=self.wish.certain,
             current=turn.current,
             now=turn.now,
             late=self.load.late,
@@ -332,7 +333,7 @@ class _Found:
     def _asked(self) -> str:
         load, wish, current = self.load, self.wish, self.turn.current
         waits = f", {load.waiting:.0f} wait" if load.waiting >= 1 else ""
-        carries = f"{count(current)} carry" if current != 1 else "1 replica carries"
+        carries = f"{number_of(current)} carry" if current != 1 else "1 replica carries"
         if current == 0:
             carries = "1 replica would carry"
         return (
@@ -340,7 +341,7 @@ class _Found:
         )
 
     def _unknown(self) -> str:
-        return f"{count(self.turn.current)} held: {'; '.join(self.turn.sight.missing)}"
+        return f"{number_of(self.turn.current)} held: {'; '.join(self.turn.sight.missing)}"
 
     def _end(self, desired: int, reason: Reason, message: str, refused: Reason | None) -> ScaleDecision:
         if not self.turn.sight.known and refused is None:

@@ -68,12 +68,12 @@ def run_settings(  # noqa: PLR0913 - how to play, and where what was played is k
     stage: Stage,
     *,
     workers: int = 1,
-    screen: bool = True,
+    search: bool = True,
     progress: Callable[[float], None] = lambda _: None,
     recall: Callable[[Setting, int], Figures | None] = lambda _setting, _seed: None,
     remember: Callable[[Setting, int, Figures], None] = lambda _setting, _seed, _figures: None,
 ) -> list[Row]:
-    """Play every setting; with `screen`, further seeds only for those that may still be the cheapest to keep a bar.
+    """Play every setting; with `search`, further seeds only for those that may still be the cheapest to keep a bar.
 
     Ours is played with every seed. A row with fewer seeds than the stage is not the cheapest of its kind, whatever its
     further seeds would be. More than one worker forks processes. What `recall` knows of an earlier run is not played
@@ -101,11 +101,11 @@ def run_settings(  # noqa: PLR0913 - how to play, and where what was played is k
         first = [
             (place, seed)
             for place, setting in enumerate(settings)
-            for seed in (stage.seeds[:1] if screen and setting.policy != OURS else stage.seeds)
+            for seed in (stage.seeds[:1] if search and setting.policy != OURS else stage.seeds)
         ]
         play(first, lambda part: progress(part * _FIRST_PART))
         count = len(stage.seeds)
-        while screen and (chosen := sorted(open_places(rows, count))):
+        while search and (chosen := sorted(open_places(rows, count))):
             play([(place, stage.seeds[len(rows[place].seeds)]) for place in chosen], lambda _: None)
             progress(_FIRST_PART + (1 - _FIRST_PART) * closed_part(rows, count))
     progress(1.0)
@@ -157,7 +157,7 @@ def best_oracle(
 ) -> OracleRule:
     """The oracle's cheapest setting that keeps the bar; where none does, the one that keeps most."""
     settings = [Setting(policy=ORACLE, point=rule.label, rule=rule, placement="slmpack", start=start) for rule in rules]
-    rows = run_settings(settings, stage, screen=False, progress=progress)
+    rows = run_settings(settings, stage, search=False, progress=progress)
     kept = [(row.gpu_hours, place) for place, row in enumerate(rows) if bar.kept_by(row)]
     if kept:
         return rules[min(kept)[1]]

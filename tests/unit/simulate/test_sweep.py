@@ -254,10 +254,10 @@ def test_what_was_played_is_not_played_again() -> None:
 
 def test_forked_workers_come_to_the_same() -> None:
     settings = [_fixed(1), *settings_of(["slmpack", "oracle"], placements=["slmpack"], starts=["wake"])[:2]]
-    alone = run_settings(settings, _stage((0, 1)), screen=False)
+    alone = run_settings(settings, _stage((0, 1)), search=False)
 
     assert [row.seeds for row in alone] == [(0, 1)] * 3
-    assert run_settings(settings, _stage((0, 1)), screen=False, workers=2) == alone
+    assert run_settings(settings, _stage((0, 1)), search=False, workers=2) == alone
 
 
 def test_the_oracle_of_a_light_load_needs_one_replica() -> None:
