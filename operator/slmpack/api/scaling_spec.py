@@ -73,7 +73,8 @@ class ScalingBlock(ApiModel):
     """No replica is added to a GPU that would then draw more, by prediction at load (its upper end) or by measurement.
     It is no power limit: the GPU itself is not told, and what runs is not slowed. Default: none. Example: `450`."""
     scale_to_zero_after_seconds: Annotated[StrictInt, Field(ge=1, le=604_800), WHOLE] | None = None
-    """Seconds without a request after which the last replica ends. Only with min 0. Default: 600. Example: `1800`."""
+    """Seconds without a request after which the last replica ends. Only with min 0. Default: 600, and then the last
+    one stays where its GPU is on for other SLMDeployments anyway, and shares are free. Example: `1800`."""
     slo: SloSpec = SloSpec()
     """Measured latencies above which more replicas are wished. Default: spec.bounds."""
 
@@ -109,4 +110,4 @@ def to_scaling(block: ScalingBlock) -> ScalingSpec:
     )
     if block.scale_to_zero_after_seconds is None:
         return spec
-    return replace(spec, idle=timedelta(seconds=block.scale_to_zero_after_seconds))
+    return replace(spec, idle=timedelta(seconds=block.scale_to_zero_after_seconds), idle_asked=True)

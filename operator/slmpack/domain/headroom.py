@@ -42,6 +42,8 @@ class Load:
     """What must be carried: beside it, what waits and the peaks that a start would be too late for."""
     keep: float
     """What fewer replicas must carry before any ends."""
+    room: float
+    """What is carried where that opens no GPU."""
     late: float
     """How late a start is for a burst, 0 to 1."""
     waiting: float
@@ -85,7 +87,10 @@ def read_load(sample: LoadSample, start: Start, policy: ScalePolicy, *, young: b
     trend = 0.0 if young else _trend(sample, start.seconds, late, policy)
     up = max(now + drain, recurring, trend)
     keep = max(up, now + min(1.0, policy.care * late) * max(0.0, peak - now)) * policy.slack
-    return Load(now=now, up=up, keep=keep, late=late, waiting=waiting, figures=_figures(sample, now=now, late=late))
+    room = policy.fill_factor * max(up, peak)
+    return Load(
+        now=now, up=up, keep=keep, room=room, late=late, waiting=waiting, figures=_figures(sample, now=now, late=late)
+    )
 
 
 def _trend(sample: LoadSample, start_s: float, late: float, policy: ScalePolicy) -> float:

@@ -32,6 +32,8 @@ class ScalingSpec:
     down: Pacing = field(default_factory=lambda: Pacing(stabilisation=timedelta(minutes=5)))
     idle: timedelta = timedelta(minutes=10)
     """Without a request for so long, the last replica ends; only where `least` is 0."""
+    idle_asked: bool = False
+    """Whether the spec says so itself; else the last one stays where its GPU stays on for others anyway."""
     max_watts_per_gpu: float | None = None
     ttft_s: float | None = None
     """95th percentile that must be kept; None: the bound of spec.bounds, if there is one."""

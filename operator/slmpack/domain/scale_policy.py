@@ -81,8 +81,8 @@ class ScalePolicy:
     what is beyond is a rise."""
     most_rise: float = 2.0
     """A rise is followed up to so many times what comes now: a straight line knows no end."""
-    fill_factor: float = 2.0
-    """Headroom where it opens no GPU: shares of an open GPU cost nothing more until twice the load is carried."""
+    fill_factor: float = 1.5
+    """Headroom where it opens no GPU, over the demand and the peak of PEAK: shares of an open GPU cost watts only."""
     most_drain_s: float = 60.0
     """What waits is to be gone by then at the latest."""
 

@@ -69,17 +69,20 @@ def wish_for(  # noqa: PLR0913 - what the numbers depend on
         grown = _grown(layout, goodput, load.up, limits.most)
         wished = max(grown.replicas, _extrapolated(goodput, grown, load.up))
     if objective is not Objective.ENERGY:
-        grown = _filled(grown, goodput, load.up * policy.fill_factor, limits)
+        grown = _filled(grown, goodput, load.room, limits)
 
-    def spare(demand: float) -> int:
-        keep = _least(layout, careful, demand, max(1, limits.least))
-        return (keep if objective is Objective.ENERGY or crowded else _saving(layout, keep)).replicas
+    def spare(factor: float) -> int:
+        keep = _least(layout, careful, load.keep * factor, max(1, limits.least))
+        if objective is Objective.ENERGY or crowded:
+            return keep.replicas
+        roomy = _least(layout, careful, load.room * policy.slack * factor, max(1, limits.least))
+        return min(max(keep.replicas, roomy.replicas), _saving(layout, keep).replicas)
 
     return Wish(
         wished=wished,
         up=max(current, grown.replicas),
-        down=spare(load.keep),
-        certain=spare(load.keep * policy.surely_less),
+        down=spare(1.0),
+        certain=spare(policy.surely_less),
         capacity_s=capacity,
     )
 

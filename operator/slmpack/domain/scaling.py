@@ -14,11 +14,12 @@ from slmpack.domain.board import Room
 from slmpack.domain.goodput import Correction, Goodput, correct
 from slmpack.domain.headroom import Load, measure_start, read_load
 from slmpack.domain.inventory import GpuNode
-from slmpack.domain.load import LATE, PEAK, SHORT, LoadSample
+from slmpack.domain.load import LATE, SHORT, LoadSample
 from slmpack.domain.performance import Unpredictable
 from slmpack.domain.reasons import Reason
 from slmpack.domain.scale_alarm import alarm_of
 from slmpack.domain.scale_decision import Figure, FigureName, ScaleDecision, ScaleState, ScalingSpec
+from slmpack.domain.scale_idle import is_idle, stays_on
 from slmpack.domain.scale_memory import missed
 from slmpack.domain.scale_pace import Paced, pace
 from slmpack.domain.scale_policy import ScalePolicy
@@ -59,14 +60,25 @@ def decide_scale(  # noqa: PLR0913 - what a decision looks at, in one place
         return _bounded(turn)
     if turn.current == 0 and not _knocked(turn.sight):
         return _asleep(turn)
-    if _is_idle(turn):
-        return turn.to(0, Reason.IDLE, f"no request for {_seconds(scaling.idle)}: none is kept")
+    idle = is_idle(turn)
+    if idle and (scaling.idle_asked or need is None or room is None):
+        return _to_zero(turn)
     if need is None or room is None:
         return turn.hold(Reason.HELD, "what a replica carries is not known yet (see Accepted and Fits)")
     if turn.sight.sample is None:
         return turn.hold(Reason.METRICS_UNKNOWN, "; ".join(turn.sight.missing))
     layout = read_layout(demand, room, ours=live, snapshot=snapshot, nodes=nodes, policy=policy, key=view.key)
+    if idle:
+        on = stays_on(layout, snapshot, view.key)
+        if not on:
+            return _to_zero(turn)
+        if turn.current == 1:
+            return turn.hold(Reason.STEADY, f"no request for {_seconds(scaling.idle)}, but {on}")
     return _decide(turn, layout, turn.sight.sample, snapshot, view.key)
+
+
+def _to_zero(turn: Turn) -> ScaleDecision:
+    return turn.to(0, Reason.IDLE, f"no request for {_seconds(turn.scaling.idle)}: none is kept")
 
 
 def _turn(  # noqa: PLR0913, PLR0917 - a step of the line
@@ -140,18 +152,6 @@ def _asleep(turn: Turn) -> ScaleDecision:
     if turn.sight.missing:
         return turn.hold(Reason.METRICS_UNKNOWN, "; ".join(turn.sight.missing))
     return turn.to(0, Reason.IDLE, "no replica is wanted: no request waits at the gateway")
-
-
-def _is_idle(turn: Turn) -> bool:
-    """Known for sure, for long enough, and where somebody would tell of the next request.
-
-    A request within PEAK, when status has seen none for longer than that, came while no operator was there to note it.
-    """
-    busy = turn.state.busy
-    if turn.scaling.least > 0 or turn.current == 0 or not turn.sight.quiet or busy is None:
-        return False
-    quiet = turn.now - busy
-    return quiet >= turn.scaling.idle and not (turn.sight.lately and quiet >= PEAK + 2 * SHORT)
 
 
 def _decide(turn: Turn, layout: Layout, sample: LoadSample, snapshot: Snapshot, key: Key) -> ScaleDecision:

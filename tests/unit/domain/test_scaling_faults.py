@@ -89,12 +89,12 @@ def test_the_decision_under_a_fault(fault: str) -> None:
 
 
 def test_without_a_fault_they_would_be_fewer() -> None:
-    assert seen(IDLE).decide().desired == 2
+    assert seen(IDLE).decide().desired == 1
 
 
 def test_a_sample_within_the_limits_counts() -> None:
     for age in (60, -60):
-        assert seen(replace(IDLE, at=NOW - timedelta(seconds=age))).decide().desired == 2
+        assert seen(replace(IDLE, at=NOW - timedelta(seconds=age))).decide().desired == 1
 
 
 def test_a_wait_begins_anew_after_the_fault() -> None:
