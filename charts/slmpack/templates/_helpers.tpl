@@ -122,7 +122,7 @@ app.kubernetes.io/component: operator
 {{- if not (kindIs "invalid" $from.gatewayWaitingQuery) -}}
 {{- $args = append $args (printf "--gateway-waiting-query=%s" $from.gatewayWaitingQuery) -}}
 {{- end -}}
-{{- $args = append $args (printf "--metrics-period=%v" $from.period) -}}
+{{- with $from.period }}{{- $args = append $args (printf "--metrics-period=%v" .) -}}{{- end -}}
 {{- $args = append $args (printf "--metrics-timeout=%v" $from.timeout) -}}
 {{- $args = append $args (printf "--metrics-max-age=%v" $from.maxAge) -}}
 {{- toYaml (concat $args (default list .Values.extraArgs)) -}}

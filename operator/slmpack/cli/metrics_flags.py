@@ -53,10 +53,8 @@ OPTIONS = (
     click.option(
         "--metrics-period",
         type=click.FloatRange(min=1, max=60),
-        default=15.0,
-        show_default=True,
         metavar="SECONDS",
-        help="How often is measured.",
+        help="How often is measured. Default: 5 with --prometheus-url, else 15, as replicas are then scraped each time.",
     ),
     click.option(
         "--metrics-timeout",
@@ -121,10 +119,15 @@ def metrics_settings(options: dict[str, Any]) -> MetricsSettings:
         headers=tuple(_header(text) for text in options["prometheus_headers"]),
         names=names,
         gateway_query=MetricsSettings().gateway_query if query is None else query,
-        period=timedelta(seconds=options["metrics_period"]),
+        period=_period(options["metrics_period"], url),
         timeout=timedelta(seconds=options["metrics_timeout"]),
         max_age=timedelta(seconds=options["metrics_max_age"]),
     )
+
+
+def _period(seconds: float | None, url: str | None) -> timedelta:
+    """Replicas cost more to ask than a Prometheus that has scraped them."""
+    return timedelta(seconds=seconds or (5.0 if url else 15.0))
 
 
 def _url(text: str | None) -> str | None:

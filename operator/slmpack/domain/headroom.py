@@ -80,7 +80,7 @@ def read_load(sample: LoadSample, start: Start, policy: ScalePolicy, *, young: b
     now = _known(sample.arrivals_s)
     held = sample.reporting * policy.least_waiting
     waiting = max(0.0, _known(sample.waiting) - held) + _known(sample.gateway_waiting)
-    drain = waiting / max(policy.period_s, min(start.seconds, policy.most_drain_s))
+    drain = waiting / max(policy.scrape_s, min(start.seconds, policy.most_drain_s))
     late = start.seconds / (start.seconds + policy.burst_s)
     high, peak = _known(sample.arrivals_high_s), _known(sample.arrivals_peak_s)
     recurring = now + late * max(0.0, high - now)

@@ -61,21 +61,29 @@ def missed(sample: LoadSample, bounds: Bounds, policy: ScalePolicy) -> Missed | 
     return max(found, key=lambda each: (each.alarming(policy), each.part), default=None)
 
 
-def learned(
-    state: ScaleState, measured: float | None, late: Missed | None, *, now: datetime, policy: ScalePolicy
+def learned(  # noqa: PLR0913 - what it is learned from
+    state: ScaleState,
+    measured: float | None,
+    late: Missed | None,
+    *,
+    overloaded: bool,
+    now: datetime,
+    policy: ScalePolicy,
 ) -> ScaleState:
     """What status remembers from now on.
 
     `measured`: latency over the modelled one, of a batch; None: not to be compared now. `late`: of replicas that have
-    answered for as long as that window is; None: not known.
+    answered for as long as that window is; None: not known. `overloaded`: they are believed to carry less than they
+    should, so that requests are late of replicas that are as fast as believed.
     """
     known = state.correction
     age = timedelta.max if state.corrected is None else now - state.corrected
-    if late is not None and late.alarming(policy) and age >= LATE:  # later than the last step, so not of before it
+    teaches = late is not None and late.alarming(policy) and not overloaded
+    if teaches and age >= LATE:  # later than the last step, so not of before it
         return _with(state, max(known or 1.0, measured or 1.0, 1.0) * policy.late_step, now, policy)
     if known is None:
         return state if measured is None else _with(state, measured, now, policy)
-    if measured is not None and measured > known and age >= timedelta(seconds=policy.period_s - 1.0):
+    if measured is not None and measured > known and age >= timedelta(seconds=policy.scrape_s - 1.0):
         return _with(state, min(measured, known * policy.mix_step), now, policy)
     if measured is None and late is not None and late.surely_slight(policy):
         measured = min(known, 1.0)  # hardly a batch, and all in time: as fast as modelled

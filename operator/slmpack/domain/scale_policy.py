@@ -15,8 +15,8 @@ class ScalePolicy:
 
     stale: timedelta = timedelta(seconds=60)
     """A sample older (or, by a skewed clock, newer) than this says nothing: four scrapes at Prometheus' usual 15 s."""
-    period_s: float = 15.0
-    """Between two decisions, when nothing else happens: the operator's metrics tick."""
+    scrape_s: float = 15.0
+    """Between two scrapes, as usual: sooner there is no news."""
     assumed_start_s: float = 60.0
     """From a replica's creation until it answers, where none was measured; published medians are 26 to 115 s."""
     burst_s: float = 60.0

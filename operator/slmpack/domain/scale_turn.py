@@ -52,9 +52,9 @@ class Turn:
     def _unchanged_for(self, window: timedelta) -> bool:
         return self.state.changed is None or self.now - self.state.changed >= window
 
-    def learning(self, measured: float | None, late: Missed | None) -> Turn:
+    def learning(self, measured: float | None, late: Missed | None, *, overloaded: bool) -> Turn:
         """With what this turn says of how slow the replicas are, remembered; see scale_memory.learned."""
-        state = learned(self.state, measured, late, now=self.now, policy=self.policy.scale)
+        state = learned(self.state, measured, late, overloaded=overloaded, now=self.now, policy=self.policy.scale)
         if state.correction != self.state.correction:
             state = replace(state, corrected_of=self.demand.spec_hash)
         return replace(self, state=state)

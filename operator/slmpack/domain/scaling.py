@@ -162,10 +162,11 @@ def _decide(turn: Turn, layout: Layout, sample: LoadSample, snapshot: Snapshot, 
     modelled = Goodput(mix=mix, bounds=bounds, correction=Correction(), choice=turn.policy.choice, policy=policy)
     late = missed(sample, demand.kept_bounds, policy) if turn.sight.known and turn.seasoned else None
     measured = correct(layout.ready, sample, modelled) if turn.sight.known and not turn.young else Correction()
-    turn = turn.learning(measured.factor if measured.measured else None, late)
+    now = layout.with_replicas(max(1, turn.current))
+    believed = modelled.corrected(measured.remembered(turn.state.correction)).of(now)
+    turn = turn.learning(measured.factor if measured.measured else None, late, overloaded=load.up > believed)
     correction = measured.remembered(turn.state.correction)
     goodput = modelled.corrected(correction)
-    now = layout.with_replicas(max(1, turn.current))
     company = any(view.key != key and not isinstance(view.demand, Rejected) for view in snapshot.deployments)
     wish = wish_for(
         now,

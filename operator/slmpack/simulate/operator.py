@@ -1,7 +1,7 @@
 """The operator in the simulator: its own planner and scaler, unchanged, on snapshots of the simulated cluster.
 
-The loop turns as the real one does: on each metrics tick, shortly after pods change, and when the plan says that time
-alone will change it. What status would remember comes back with the next snapshot; nothing else is kept.
+The loop turns as the real one does: with each round of measuring, shortly after pods change, and when the plan says
+that time alone will change it. What status would remember comes back with the next snapshot; nothing else is kept.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from slmpack.simulate.fleet import Fleet, Running, Spot
 from slmpack.simulate.ground import Engines
 from slmpack.simulate.signals import EPOCH, Signals
 
-__all__ = ["EVENT_S", "TICK_S", "SimulatedOperator"]
+__all__ = ["EVENT_S", "SimulatedOperator"]
 
-TICK_S = 15.0
+MEASURED_S = 5.0
+"""`--metrics-period` with a Prometheus: each round wakes the loop, for a window has moved."""
 EVENT_S = 0.1
-"""controller.loop's Pace: a tick, and the pause after the last of a batch of events."""
+"""controller.loop's Pace: the pause after the last of a batch of events."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,7 +74,7 @@ class SimulatedOperator:
         self._refresh()
         plan = self._plan()
         self._carry_out(plan)
-        pause = min(TICK_S, TICK_S if plan.next_wake_seconds is None else plan.next_wake_seconds)
+        pause = MEASURED_S if plan.next_wake_seconds is None else min(MEASURED_S, plan.next_wake_seconds)
         return EVENT_S if plan.actions else max(pause, EVENT_S)
 
     @property

@@ -91,7 +91,6 @@ def test_flags_without_a_value_are_left_to_the_programs_defaults() -> None:
         "--http=0.0.0.0:8080",
         "--all-namespaces",
         "--lease-namespace=slmpack-system",
-        "--metrics-period=15",
         "--metrics-timeout=3",
         "--metrics-max-age=60",
     ]

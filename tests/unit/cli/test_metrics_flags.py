@@ -44,13 +44,18 @@ def test_everything_said(tmp_path: Path) -> None:
     found = _settings(
         *URL, "--prometheus-token-file", str(tmp_path / "token"), "--prometheus-ca-file", str(tmp_path / "ca"),
         "--prometheus-header", "X-Scope-OrgID: acme", "--metric-names", str(tmp_path / "names"), "--gateway-waiting-query",
-        'q{n="$name"}', "--metrics-period", "5", "--metrics-timeout", "1", "--metrics-max-age", "30",
+        'q{n="$name"}', "--metrics-period", "9", "--metrics-timeout", "1", "--metrics-max-age", "30",
     )  # fmt: skip
     assert found == MetricsSettings(
         url="https://prometheus.monitoring:9090/prefix", token_file=tmp_path / "token", ca_file=tmp_path / "ca",
         headers=(("X-Scope-OrgID", "acme"),), names=MetricNames(engine=EngineNames(running=("my_running",))),
-        gateway_query='q{n="$name"}', period=timedelta(seconds=5), timeout=timedelta(seconds=1), max_age=timedelta(seconds=30),
+        gateway_query='q{n="$name"}', period=timedelta(seconds=9), timeout=timedelta(seconds=1), max_age=timedelta(seconds=30),
     )  # fmt: skip
+
+
+def test_a_prometheus_is_asked_more_often_than_replicas_are_scraped() -> None:
+    assert (_settings(*URL).period, _settings().period) == (timedelta(seconds=5), timedelta(seconds=15))
+    assert _settings("--metrics-period", "7").period == timedelta(seconds=7)
 
 
 def test_an_empty_query_asks_no_gateway() -> None:

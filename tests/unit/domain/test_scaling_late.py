@@ -121,8 +121,20 @@ def test_what_is_unknown_teaches_nothing() -> None:
     assert (blind.known, blind.state.correction) == (False, None)
 
 
-def told(state: ScaleState, measured: float | None, late: Missed | None = None) -> ScaleState:
-    return learned(state, measured, late, now=NOW, policy=POLICY)
+def test_more_load_than_they_carry_says_nothing_of_how_fast_they_are() -> None:
+    """Nor do the late ones of it let what was learned be forgotten."""
+    room, slow = capacity(world()), {"tpot_of": of(0.02, above=0.05)}
+    assert under(world(), 1.1 * room, **slow).decide().state.correction is None
+    queued = under(world().with_state(2, start_s=2.0), 0.6 * room, **slow)
+    assert queued.load is not None
+    assert queued.decide().state.correction == pytest.approx(STEP**2, abs=1e-3)
+    assert replace(queued, load=replace(queued.load, waiting=60 * room)).decide().state.correction is None
+
+
+def told(
+    state: ScaleState, measured: float | None, late: Missed | None = None, *, overloaded: bool = False
+) -> ScaleState:
+    return learned(state, measured, late, overloaded=overloaded, now=NOW, policy=POLICY)
 
 
 def knowing(correction: float, age: timedelta = timedelta(hours=1)) -> ScaleState:
