@@ -74,7 +74,7 @@ def test_bounds_and_defaults_are_those_of_the_flag(name: str, flag: str) -> None
     (option,) = [one for one in main.commands["run"].params if one.name == flag]
     node = SCHEMA["properties"]["prometheus"]["properties"][name]
     assert (node["minimum"], node["maximum"]) == (option.type.min, option.type.max)  # type: ignore[attr-defined]
-    assert VALUES["prometheus"][name] == option.default
+    assert VALUES["prometheus"][name] == option.to_info_dict()["default"]
 
 
 def test_the_port_is_that_of_the_flag() -> None:
