@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 NEW = timedelta(seconds=45)
 """An engine that has become Ready is found by Prometheus and scraped within this; it has not served much before."""
 SHOWN = 3
+APART = timedelta(seconds=1)
+"""Two scrapes of an engine are further apart; the time of one is known less well, as two clocks tell it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +154,8 @@ class LoadPoller:
         self._risen: dict[str, tuple[int, datetime | None]] = {}
         self._due = asyncio.Event()
         self._loads: dict[Key, LoadSample] = {}
+        self._told: dict[Key, LoadSample] = {}
+        """As they were when the loop was woken last."""
         self._gpus: dict[str, GpuReading] = {}
         self._trouble = "nothing has been measured yet"
         self._task: asyncio.Task[None] | None = None
@@ -216,13 +220,14 @@ class LoadPoller:
         except Exception as error:  # a bug must not blind the operator for ever
             logger.exception("measuring failed")
             reading = Reading(trouble=f"{type(error).__name__}: {error}")
-        before = (self._loads, self._gpus, self._trouble)
+        said = self._trouble
         self._say(reading.trouble)
         now = self._watched.deployments
         self._loads = {key: it for key, it in {**self._loads, **reading.loads}.items() if key in now}
         gpus = {**self._gpus, **{it.uuid: it for it in reading.gpus}}
         self._gpus = {uuid: it for uuid, it in gpus.items() if self._is_fresh(it.at)}
-        if (self._loads, self._gpus, self._trouble) != before:
+        if self._trouble != said or _is_news(self._told, self._loads):
+            self._told = self._loads
             self._wake()
 
     def _say(self, trouble: str) -> None:
@@ -232,6 +237,18 @@ class LoadPoller:
         elif self._trouble and not trouble:
             logger.info("loads are measured")
         self._trouble = trouble
+
+
+def _is_news(before: Mapping[Key, LoadSample], now: Mapping[Key, LoadSample]) -> bool:
+    """Whether there is a newer scrape of any: windows that only moved on tell nothing. GPUs come along with them."""
+    return before.keys() != now.keys() or any(_is_newer(before[key], it) for key, it in now.items())
+
+
+def _is_newer(before: LoadSample, now: LoadSample) -> bool:
+    def instant(sample: LoadSample) -> tuple[object, ...]:
+        return sample.reporting, sample.running, sample.waiting, sample.gateway_waiting, sample.trouble
+
+    return abs(now.at - before.at) >= APART or instant(before) != instant(now)
 
 
 def _engines(watched: Watched) -> set[tuple[str, int]]:

@@ -23,7 +23,9 @@ from slmpack.simulate.signals import EPOCH, Signals
 __all__ = ["EVENT_S", "SimulatedOperator"]
 
 MEASURED_S = 5.0
-"""`--metrics-period` with a Prometheus: each round wakes the loop, for a window has moved."""
+"""`--metrics-period` with a Prometheus: a round that knows of a new scrape wakes the loop."""
+TICK_S = 15.0
+"""controller.loop's Pace: the latest turn after the one before."""
 EVENT_S = 0.1
 """controller.loop's Pace: the pause after the last of a batch of events."""
 
@@ -58,6 +60,9 @@ class SimulatedOperator:
         self.last: ClusterPlan | None = None
         """What was decided last."""
         self.turns = 0
+        self._due = 0.0
+        self._scraped: float | None = None
+        """The newest scrape that was decided on, and when a turn is due without another."""
 
     def begin(self) -> None:
         """Make what is wanted before the trace begins; replicas are ready at once, so starts need no turns."""
@@ -69,13 +74,22 @@ class SimulatedOperator:
             self._refresh()
         raise AssertionError("the planner never comes to rest")
 
+    def wake(self) -> None:
+        """Pods became ready, or are gone."""
+        self._due = 0.0
+
     def turn(self) -> float:
-        """One turn; seconds until the next is due at the latest."""
+        """Measure, and turn if there is news; seconds until the next round or turn."""
+        now = self._fleet.cluster.now
+        scraped = self._signals.newest(now)
         self._refresh()
-        plan = self._plan()
-        self._carry_out(plan)
-        pause = MEASURED_S if plan.next_wake_seconds is None else min(MEASURED_S, plan.next_wake_seconds)
-        return EVENT_S if plan.actions else max(pause, EVENT_S)
+        if scraped != self._scraped or now >= self._due:
+            self._scraped = scraped
+            plan = self._plan()
+            self._carry_out(plan)
+            wakes = TICK_S if plan.next_wake_seconds is None else min(TICK_S, plan.next_wake_seconds)
+            self._due = now + (EVENT_S if plan.actions else wakes)
+        return max(EVENT_S, min(MEASURED_S, self._due - now))
 
     @property
     def scales(self) -> dict[Key, ScaleState | None]:

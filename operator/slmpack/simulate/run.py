@@ -247,6 +247,7 @@ class _Play:
         became = any(before < one.ready_at <= due and not one.ending for one in self.fleet.running.values())
         gone = self.fleet.sweep()
         if became or gone:
+            self.operator.wake()
             self.turn_at = min(self.turn_at, due + EVENT_S)
 
     def _draw(self) -> None:

@@ -107,7 +107,7 @@ class Signals:
 
     def loads(self, now: float) -> dict[Key, LoadSample]:
         """Of every SLMDeployment of which there is a scrape."""
-        at = self._newest(now)
+        at = self.newest(now)
         if at is None:
             return {}
         self._step(now)
@@ -115,7 +115,7 @@ class Signals:
 
     def gpus(self, now: float, *, pods: Mapping[int, tuple[str, ...]]) -> tuple[GpuReading, ...]:
         """Of every GPU, in order."""
-        at = self._newest(now)
+        at = self.newest(now)
         if at is None:
             return ()
         count = len(self._places)
@@ -132,8 +132,8 @@ class Signals:
             for gpu, place in enumerate(self._places)
         )
 
-    def _newest(self, now: float) -> float | None:
-        """Of the scrapes that an answer knows of."""
+    def newest(self, now: float) -> float | None:
+        """When the newest scrape was that an answer knows of."""
         return next((at for at, _ in reversed(self._scraped) if at <= now - LAG_S), None)
 
     def _known(self, now: float) -> Scrape:

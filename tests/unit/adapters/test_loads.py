@@ -112,6 +112,13 @@ async def test_it_asks_every_period_and_wakes_the_loop_for_what_is_new() -> None
         asked = len(world.source.asked)
         await world.asked(asked + 3)
         assert world.wakes == wakes, "the same as before is no news"
+        world.clock.advance(0.9)
+        await world.asked(len(world.source.asked) + 2)
+        assert world.wakes == wakes, "no newer scrape"
+        world.clock.advance(0.2)
+        await world.asked(len(world.source.asked) + 2)
+        wakes += 1
+        assert world.wakes == wakes, "a newer scrape, though of the same"
         world.source.running = 7.0
         await world.asked(len(world.source.asked) + 2)
         assert world.wakes == wakes + 1
