@@ -74,7 +74,7 @@ class ScalingBlock(ApiModel):
     It is no power limit: the GPU itself is not told, and what runs is not slowed. Default: none. Example: `450`."""
     scale_to_zero_after_seconds: Annotated[StrictInt, Field(ge=1, le=604_800), WHOLE] | None = None
     """Seconds without a request after which the last replica ends. Only with min 0. Default: 600, and then the last
-    one stays where its GPU is on for other SLMDeployments anyway, and shares are free. Example: `1800`."""
+    one stays where its node's only GPU is on for others anyway, and shares are free. Example: `1800`."""
     slo: SloSpec = SloSpec()
     """Measured latencies above which more replicas are wished. Default: spec.bounds."""
 

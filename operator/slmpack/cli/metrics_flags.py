@@ -54,7 +54,7 @@ OPTIONS = (
         "--metrics-period",
         type=click.FloatRange(min=1, max=60),
         metavar="SECONDS",
-        help="How often is measured. Default: 5 with --prometheus-url, else 15, as replicas are then scraped so often.",
+        help="How often is measured. Default: 5 with a Prometheus, else 15, as replicas are then scraped so often.",
     ),
     click.option(
         "--metrics-timeout",

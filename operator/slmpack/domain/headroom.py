@@ -88,9 +88,8 @@ def read_load(sample: LoadSample, start: Start, policy: ScalePolicy, *, young: b
     up = max(now + drain, recurring, trend)
     keep = max(up, now + min(1.0, policy.care * late) * max(0.0, peak - now)) * policy.slack
     room = policy.fill_factor * max(up, peak)
-    return Load(
-        now=now, up=up, keep=keep, room=room, late=late, waiting=waiting, figures=_figures(sample, now=now, late=late)
-    )
+    figures = _figures(sample, now=now, late=late)
+    return Load(now=now, up=up, keep=keep, room=room, late=late, waiting=waiting, figures=figures)
 
 
 def _trend(sample: LoadSample, start_s: float, late: float, policy: ScalePolicy) -> float:

@@ -32,14 +32,16 @@ def pace(  # noqa: PLR0913 - what a change depends on
     *,
     certain: int,
     current: int,
+    needed: bool,
     now: datetime,
     late: float,
     policy: ScalePolicy,
 ) -> Paced:
     """Let `target`, another number than `current`, become the number as fast as the spec allows.
 
-    `certain`: down to which no mistake of before holds an end back; no less than a lower target. `late`: how late a
-    start is for a burst, 0 to 1.
+    `needed`: a rise is one that the load asks for, and not only what fills an open GPU; a mistake is taken back by
+    such a one alone. `certain`: down to which no mistake of before holds an end back; no less than a lower target.
+    `late`: how late a start is for a burst, 0 to 1.
     """
     if target > current:
         since = state.higher_since or now
@@ -47,7 +49,7 @@ def pace(  # noqa: PLR0913 - what a change depends on
         if left > timedelta(0):
             return Paced(desired=current, state=replace(state, higher_since=since, lower_since=None), waits=left)
         desired = _stepped(target, current, scaling.up.most_step)
-        learned = replace(state, hold_s=_learned(state, now, policy))
+        learned = replace(state, hold_s=_learned(state, now, policy)) if needed else state
         return Paced(desired=desired, state=_changed(learned, desired, now, went_up=True), waits=None)
     since = state.lower_since or now
     window = max(scaling.down.stabilisation, timedelta(seconds=(state.hold_s or 0.0) * late**2))

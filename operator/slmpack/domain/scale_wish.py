@@ -25,9 +25,11 @@ class Wish:
     up: int
     """As many as that, or as fill the GPUs that they open; at least the present number."""
     down: int
-    """What would do, and save something; at most the present number."""
+    """What would do, and save a GPU, or watts with room to spare; at most the present number."""
+    down_for: float
+    """Requests a second that so many have to carry."""
     certain: int
-    """What would do even if the demand to keep were `surely_less` times as much."""
+    """What would do even if that were `surely_less` times as much."""
     capacity_s: float
     """Requests a second of the present number."""
 
@@ -71,18 +73,24 @@ def wish_for(  # noqa: PLR0913 - what the numbers depend on
     if objective is not Objective.ENERGY:
         grown = _filled(grown, goodput, load.room, limits)
 
-    def spare(factor: float) -> int:
-        keep = _least(layout, careful, load.keep * factor, max(1, limits.least))
+    def spare(factor: float) -> tuple[int, float]:
+        """What would do, and the requests a second that decide it."""
+        demand, room = load.keep * factor, load.room * policy.slack * factor
+        keep = _least(layout, careful, demand, max(1, limits.least))
         if objective is Objective.ENERGY or crowded:
-            return keep.replicas
-        roomy = _least(layout, careful, load.room * policy.slack * factor, max(1, limits.least))
-        return min(max(keep.replicas, roomy.replicas), _saving(layout, keep).replicas)
+            return keep.replicas, demand
+        saving = _saving(layout, keep).replicas
+        roomy = _least(layout, careful, room, max(1, limits.least)).replicas
+        return (roomy, room) if roomy < saving else (saving, demand)
+
+    down, down_for = spare(1.0)
 
     return Wish(
         wished=wished,
         up=max(current, grown.replicas),
-        down=spare(1.0),
-        certain=spare(policy.surely_less),
+        down=down,
+        down_for=down_for,
+        certain=spare(policy.surely_less)[0],
         capacity_s=capacity,
     )
 
@@ -139,7 +147,7 @@ def _free_steps(layout: Layout, limits: Limits) -> Iterator[Layout]:
 
 
 def _saving(layout: Layout, keep: Layout) -> Layout:
-    """The most replicas on as few GPUs as those that are kept: others end only where a GPU comes free."""
+    """The most replicas on as few GPUs as those that are kept."""
     while layout.held > keep.held:
         layout = layout.shrunk()
     return layout

@@ -62,23 +62,24 @@ def decide_scale(  # noqa: PLR0913 - what a decision looks at, in one place
         return _asleep(turn)
     idle = is_idle(turn)
     if idle and (scaling.idle_asked or need is None or room is None):
-        return _to_zero(turn)
+        return _go_idle(turn, "")
     if need is None or room is None:
         return turn.hold(Reason.HELD, "what a replica carries is not known yet (see Accepted and Fits)")
     if turn.sight.sample is None:
         return turn.hold(Reason.METRICS_UNKNOWN, "; ".join(turn.sight.missing))
     layout = read_layout(demand, room, ours=live, snapshot=snapshot, nodes=nodes, policy=policy, key=view.key)
     if idle:
-        on = stays_on(layout, snapshot, view.key)
-        if not on:
-            return _to_zero(turn)
-        if turn.current == 1:
-            return turn.hold(Reason.STEADY, f"no request for {_seconds(scaling.idle)}, but {on}")
+        return _go_idle(turn, stays_on(layout, snapshot, view.key))
     return _decide(turn, layout, turn.sight.sample, snapshot, view.key)
 
 
-def _to_zero(turn: Turn) -> ScaleDecision:
-    return turn.to(0, Reason.IDLE, f"no request for {_seconds(turn.scaling.idle)}: none is kept")
+def _go_idle(turn: Turn, kept: str) -> ScaleDecision:
+    """`kept`: why one is kept; empty: none is."""
+    quiet = f"no request for {_seconds(turn.scaling.idle)}"
+    if not kept:
+        return turn.to(0, Reason.IDLE, f"{quiet}: none is kept")
+    reason = Reason.STEADY if turn.current == 1 else Reason.IDLE
+    return turn.to(1, reason, f"{quiet}: 1 replica is kept, as {kept}")
 
 
 def _turn(  # noqa: PLR0913, PLR0917 - a step of the line
@@ -255,7 +256,7 @@ class _Found:
         limit = "" if refused is None else f"; {self._refusal(refused, target)}"
         if target <= current:
             return self._end(current, refused or Reason.STEADY, f"{why}{limit}", refused)
-        paced = self._pace(target)
+        paced = self._pace(target, needed=bool(alarm) or wish.wished > current)
         if paced.waits is not None:
             words = f"{why}; {target} wait for {_seconds(paced.waits)} (behaviour.scaleUp)"
             return self._to(paced.desired, Reason.HELD, words, refused, paced.state)
@@ -266,8 +267,8 @@ class _Found:
         turn, wish, current = self.turn, self.wish, self.turn.current
         if not turn.sight.known:
             return self._end(current, Reason.METRICS_UNKNOWN, self._unknown(), None)
-        paced = self._pace(wish.down)
-        enough = f"{number_of(wish.down)} would carry {self.load.keep:.3g} requests/s"
+        paced = self._pace(wish.down, needed=True)
+        enough = f"{number_of(wish.down)} would carry {wish.down_for:.3g} requests/s"
         if paced.waits is not None:
             words = f"{self._asked()}; {enough}, if that lasts {_seconds(paced.waits)} more"
             return self._to(paced.desired, Reason.HELD, words, None, paced.state)
@@ -275,7 +276,7 @@ class _Found:
         words = f"{self._asked()}; {enough}: {paced.desired} wanted{slower}"
         return self._to(paced.desired, Reason.LOAD_FELL, words, None, paced.state)
 
-    def _pace(self, target: int) -> Paced:
+    def _pace(self, target: int, *, needed: bool) -> Paced:
         turn = self.turn
         return pace(
             target,
@@ -283,6 +284,7 @@ class _Found:
             turn.scaling,
             certain=self.wish.certain,
             current=turn.current,
+            needed=needed,
             now=turn.now,
             late=self.load.late,
             policy=turn.policy.scale,

@@ -80,6 +80,7 @@ def test_every_field_of_scaling_arrives() -> None:
         up=Pacing(stabilisation=timedelta(seconds=30), most_step=4),
         down=Pacing(stabilisation=timedelta(seconds=900), most_step=1),
         idle=timedelta(seconds=1800),
+        idle_asked=True,
         max_watts_per_gpu=450.5,
         ttft_s=1.5,
         itl_s=0.04,

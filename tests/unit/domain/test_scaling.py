@@ -273,6 +273,24 @@ def test_one_share_is_left_to_others_and_all_are_given_back_where_none_is_free()
     assert full.under(3.0 * each).decide().reason is Reason.HELD
 
 
+def test_an_end_that_was_filled_up_again_was_no_mistake() -> None:
+    """It saved watts, and its place on the open GPU is taken again: no reason to hold a GPU for six hours next time."""
+    alone = replace(neighbours(), others=())
+    each = capacity(alone, 1)
+    ended = alone.running(4).with_state(4, start_s=45.0, busy=NOW, changed=NOW - timedelta(minutes=5))
+    filled = ended.under(3.0 * each).decide()
+    assert (filled.desired, filled.wished, filled.state.hold_s) == (5, 3, None)
+    needed = ended.under(4.2 * each).decide()
+    assert (needed.desired, needed.wished, needed.state.hold_s) == (7, 5, POLICY.scale.hold_s)
+
+
+def test_what_the_fewer_have_to_carry_is_told() -> None:
+    alone = replace(neighbours(), others=())
+    gpu, watts = FOUR.running(4).under(30.0).decide(), alone.running(7).under(10.0).decide()
+    assert "2 replicas would carry 33 requests/s, if that lasts 300 s more" in gpu.message
+    assert "would carry 16.5 requests/s, if that lasts" in watts.message, "1.1 times the room for 1.5 times the demand"
+
+
 def test_starts_are_measured_remembered_or_assumed() -> None:
     def start(world: Scaled) -> tuple[float, str, float | None]:
         decision = world.under(1.0).decide()

@@ -45,7 +45,7 @@ def test_where_its_gpu_stays_on_for_others_it_stays() -> None:
     decision = beside(*theirs()).decide()
     assert (decision.desired, decision.reason) == (1, Reason.STEADY)
     assert decision.message == (
-        "1 replica held: no request for 600 s, but its GPU on n0 stays on for others, and shares are free: nothing would "
+        "no request for 600 s: 1 replica is kept, as its GPU on n0 stays on for others, and shares are free: nothing would "
         "be saved"
     )
 
@@ -95,7 +95,42 @@ def test_where_no_share_is_free_the_last_one_makes_room() -> None:
     assert replace(world, others=(view, third)).decide().desired == 0
 
 
-def test_of_several_the_others_end_as_ever() -> None:
-    first = beside(*theirs(), mine=quiet(running=2)).decide()
-    assert (first.desired, first.reason) == (2, Reason.HELD)
-    assert beside(*theirs(), mine=quiet(running=2)).after(300, first).decide().desired == 1
+def test_of_several_one_is_kept_and_the_others_need_wait_for_no_window() -> None:
+    decision = beside(*theirs(), mine=quiet(running=2)).decide()
+    assert (decision.desired, decision.reason) == (1, Reason.IDLE)
+
+
+def test_where_nobody_knows_which_gpu_a_share_is_on_none_is_kept() -> None:
+    """Of several GPUs of a node ours may be alone on one, which would come free."""
+    node = mps_node("n0", gpus=2)
+    others = scaled(node, name="other").running(1)
+    mine = scaled(node, least=0).running(1).with_state(1, busy=NOW - IDLE_FOR)
+    mine = replace(mine, load=a_load(0.0), others=(others.view,), strangers=others.pods)
+    assert mine.decide().desired == 0
+
+
+def test_an_empty_gpu_elsewhere_is_no_free_share() -> None:
+    """Another deployment would have to open it, so ours makes room where it is."""
+    view, pods = theirs(running=2)
+    more = tuple(replace(pod, key=replace(pod.key, name="other-9"), uid="other-9") for pod in pods[:1])
+    full = beside(replace(view, scale=ScaleState(desired=3)), (*pods, *more))
+    assert replace(full, nodes=(NODE, mps_node("n1"))).decide().desired == 0
+    elsewhere = tuple(replace(pod, key=replace(pod.key, name="x"), uid="x", node="n1") for pod in pods[:1])
+    open_too = replace(full, nodes=(NODE, mps_node("n1")), strangers=(*full.strangers, *elsewhere))
+    assert open_too.decide().desired == 1
+
+
+def test_while_another_lacks_replicas_none_is_kept() -> None:
+    view, pods = theirs()
+    assert beside(replace(view, scale=ScaleState(desired=2)), pods).decide().desired == 0
+    fixed = replace(a_deployment("third", a_demand(replicas=1)), uid="uid-third")
+    assert replace(beside(view, pods), others=(view, fixed)).decide().desired == 0
+    odd = replace(fixed, demand=Rejected(problems=()))
+    assert replace(beside(view, pods), others=(view, odd)).decide().desired == 1
+
+
+def test_one_that_is_deleted_keeps_nothing_and_lacks_nothing() -> None:
+    view, pods = theirs()
+    assert beside(replace(view, deleting=True), pods).decide().desired == 0
+    gone = replace(a_deployment("third", a_demand(replicas=3)), deleting=True)
+    assert replace(beside(view, pods), others=(view, gone)).decide().desired == 1

@@ -125,6 +125,8 @@ def test_more_load_than_they_carry_says_nothing_of_how_fast_they_are() -> None:
     """Nor do the late ones of it let what was learned be forgotten."""
     room, slow = capacity(world()), {"tpot_of": of(0.02, above=0.05)}
     assert under(world(), 1.1 * room, **slow).decide().state.correction is None
+    learned = world().with_state(2, correction=1.5, corrected=LONG_AGO, corrected_of=OF)
+    assert under(learned, 0.9 * room, **slow).decide().state.correction == 1.5, "as fast as they are believed to be"
     queued = under(world().with_state(2, start_s=2.0), 0.6 * room, **slow)
     assert queued.load is not None
     assert queued.decide().state.correction == pytest.approx(STEP**2, abs=1e-3)
@@ -145,7 +147,7 @@ def test_the_first_latency_is_believed_and_a_higher_one_step_by_step() -> None:
     first = told(ScaleState(desired=2), 1.3)
     assert first.correction == pytest.approx(STEP**5, abs=1e-3)
     assert told(knowing(1.0), 1.5).correction == pytest.approx(STEP, abs=1e-3)
-    assert told(knowing(1.0, timedelta(seconds=10)), 1.5).correction == 1.0, "not more than once a turn"
+    assert told(knowing(1.0, timedelta(seconds=10)), 1.5).correction == 1.0, "not more than once a scrape"
     assert told(knowing(1.0), 1.0) == knowing(1.0), "nothing to write"
 
 
