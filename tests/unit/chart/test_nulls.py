@@ -72,7 +72,7 @@ def test_what_has_no_meaning_as_null_is_refused_by_its_name(depth: int) -> None:
     [
         ("http",),
         ("http", "port"),
-        ("prometheus", "period"),
+        ("prometheus", "timeout"),
         ("hub", "cacheSizeLimit"),
         ("probes", "startup"),
         ("prometheus", "tokenSecret", "key"),
