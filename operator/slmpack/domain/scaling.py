@@ -267,7 +267,7 @@ class _Found:
         turn, wish, current = self.turn, self.wish, self.turn.current
         if not turn.sight.known:
             return self._end(current, Reason.METRICS_UNKNOWN, self._unknown(), None)
-        paced = self._pace(wish.down, needed=True)
+        paced = self._pace(wish.down)
         enough = f"{number_of(wish.down)} would carry {wish.down_for:.3g} requests/s"
         if paced.waits is not None:
             words = f"{self._asked()}; {enough}, if that lasts {_seconds(paced.waits)} more"
@@ -276,7 +276,7 @@ class _Found:
         words = f"{self._asked()}; {enough}: {paced.desired} wanted{slower}"
         return self._to(paced.desired, Reason.LOAD_FELL, words, None, paced.state)
 
-    def _pace(self, target: int, *, needed: bool) -> Paced:
+    def _pace(self, target: int, *, needed: bool = False) -> Paced:
         turn = self.turn
         return pace(
             target,

@@ -60,9 +60,10 @@ class SimulatedOperator:
         self.last: ClusterPlan | None = None
         """What was decided last."""
         self.turns = 0
-        self._due = 0.0
         self._scraped: float | None = None
-        """The newest scrape that was decided on, and when a turn is due without another."""
+        """The newest scrape that was decided on."""
+        self._due = 0.0
+        """When a turn comes without a newer one."""
 
     def begin(self) -> None:
         """Make what is wanted before the trace begins; replicas are ready at once, so starts need no turns."""
